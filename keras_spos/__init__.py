@@ -1,0 +1,35 @@
+"""Hardware-aware neural architecture search with Keras: SPOS and MixPath."""
+
+from keras_spos.costs import CostTable, InfeasibleLimitError, Limit
+from keras_spos.counting import (
+    count_flops,
+    count_params,
+    flops_table,
+    params_table,
+    register_flops,
+)
+from keras_spos.evaluation import Evaluator, recalibrate
+from keras_spos.layers import ChoiceBlock
+from keras_spos.samplers import CostRangeSampler, PathDropoutSampler, UniformSampler
+from keras_spos.space import Decision, SearchSpace
+from keras_spos.supernet import Supernet
+
+__all__ = [
+    "ChoiceBlock",
+    "CostRangeSampler",
+    "CostTable",
+    "Decision",
+    "Evaluator",
+    "InfeasibleLimitError",
+    "Limit",
+    "PathDropoutSampler",
+    "SearchSpace",
+    "Supernet",
+    "UniformSampler",
+    "count_flops",
+    "count_params",
+    "flops_table",
+    "params_table",
+    "recalibrate",
+    "register_flops",
+]

@@ -1,0 +1,178 @@
+"""What an architecture costs: FLOPs, parameters, or any additive measure.
+
+"FLOPs" means multiply-adds (MACs) of convolutions and fully connected layers only,
+as in the SPOS paper: no batch norm, no activation, no bias.
+
+Every cost has one form, ``base + sum over blocks of table[block][joint option]``, so a
+population's cost is a gather. A comparison makes a limit:
+
+    >>> flops = flops_table(net)                       # doctest: +SKIP
+    >>> limit = flops <= 330e6                         # doctest: +SKIP
+    >>> result = search.evolve(net.space, score, limits=[limit])  # doctest: +SKIP
+"""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+
+from keras_spos.space import SearchSpace
+
+
+class InfeasibleLimitError(ValueError):
+    """No architecture of the space can meet a limit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One searchable block's share of a cost.
+
+    Args:
+        name: The block's name.
+        decisions: Indices of the decisions that the block depends on.
+        costs: Cost of each joint option, shape ``[size of each decision in turn]``.
+    """
+
+    name: str
+    decisions: tuple[int, ...]
+    costs: np.ndarray
+
+
+class CostTable:
+    """An additive cost over a search space.
+
+    Args:
+        space: The `SearchSpace`.
+        base: Cost of everything that is not searched.
+        blocks: The `Block`s.
+        name: What is counted, such as ``"flops"``.
+        unit: Unit of the figures, such as ``"MAC"`` or ``"ms"``.
+        metadata: Any JSON-able facts about where the figures come from.
+    """
+
+    def __init__(self, space, base, blocks, name="cost", unit="", metadata=None):
+        self.space = space
+        self.base = float(base)
+        self.name = name
+        self.unit = unit
+        self.metadata = dict(metadata or {})
+        self.blocks = []
+        for block in blocks:
+            costs = np.asarray(block.costs, dtype=np.float64)
+            expected = tuple(int(space.sizes[d]) for d in block.decisions)
+            if costs.shape != expected:
+                raise ValueError(
+                    f"Block {block.name!r} of table {name!r} needs a cost per option, "
+                    f"shape {expected}. Received: shape {costs.shape}."
+                )
+            if not np.all(np.isfinite(costs)):
+                missing = [
+                    tuple(int(i) for i in m) for m in np.argwhere(~np.isfinite(costs))
+                ]
+                raise ValueError(
+                    f"Table {name!r} misses block {block.name!r}, options {missing}."
+                )
+            self.blocks.append(Block(block.name, tuple(block.decisions), costs))
+
+    def __call__(self, paths):
+        """Costs of one path or many, as a float array ``[n]``."""
+        paths = self.space.validate(paths)
+        total = np.full(len(paths), self.base)
+        for block in self.blocks:
+            total += block.costs[tuple(paths[:, d] for d in block.decisions)]
+        return total
+
+    def __le__(self, value):
+        return Limit(self, float(value))
+
+    def __repr__(self):
+        low, high = self.reachable_range()
+        return f"CostTable({self.name!r}, {low:g} to {high:g} {self.unit})"
+
+    def grouped(self):
+        """Blocks with the same decisions added up: dict from decisions to costs."""
+        groups = {}
+        for block in self.blocks:
+            costs = groups.get(block.decisions)
+            groups[block.decisions] = (
+                block.costs if costs is None else costs + block.costs
+            )
+        return groups
+
+    def reachable_range(self):
+        """Lowest and highest cost in the space (bounds, if groups share decisions)."""
+        groups = self.grouped().values()
+        return (
+            self.base + sum(float(g.min()) for g in groups),
+            self.base + sum(float(g.max()) for g in groups),
+        )
+
+    def to_dict(self):
+        """Returns the table as JSON-able data."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "base": self.base,
+            "blocks": [
+                {
+                    "name": b.name,
+                    "decisions": list(b.decisions),
+                    "costs": b.costs.tolist(),
+                }
+                for b in self.blocks
+            ],
+            "space": json.loads(self.space.to_json()),
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def from_dict(cls, data):
+        """Inverse of `to_dict`."""
+        blocks = [
+            Block(b["name"], tuple(b["decisions"]), np.array(b["costs"], dtype=float))
+            for b in data["blocks"]
+        ]
+        space = SearchSpace.from_json(json.dumps(data["space"]))
+        return cls(
+            space, data["base"], blocks, data["name"], data["unit"], data["metadata"]
+        )
+
+    def save(self, path):
+        """Writes the table as JSON; the file is complete or is not there."""
+        temporary = f"{path}.tmp"
+        with open(temporary, "w") as file:
+            json.dump(self.to_dict(), file, indent=1)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path):
+        """Reads a table that `save` (or the hardware profiler) wrote."""
+        try:
+            with open(path) as file:
+                return cls.from_dict(json.load(file))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a complete cost table: {type(error).__name__}: {error}"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """``table(path) <= value``."""
+
+    table: CostTable
+    value: float
+
+    def satisfied(self, paths):
+        """Which paths meet the limit, as a bool array ``[n]``."""
+        return self.table(paths) <= self.value
+
+    def check_feasible(self):
+        """Raises `InfeasibleLimitError` if no path of the space can meet the limit."""
+        low, high = self.table.reachable_range()
+        if not self.value >= low:
+            raise InfeasibleLimitError(
+                f"No architecture has {self.table.name} <= {self.value:g}. This space "
+                f"reaches {low:g} to {high:g} {self.table.unit}."
+            )

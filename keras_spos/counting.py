@@ -1,0 +1,172 @@
+"""Counts multiply-adds and parameters of stock models, and tabulates supernets.
+
+One counter for each layer type; a space never writes its own. A supernet's table is
+read off its options one by one, so ``table(path)`` equals the count of
+``net.extract(path)``.
+"""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_spos.costs import Block, CostTable
+from keras_spos.layers.searchable import SearchableLayer
+
+
+def flops_table(net):
+    """Multiply-adds of every path of a supernet for one input, as a `CostTable`.
+
+    Args:
+        net: A `Supernet` with fixed image size.
+    """
+    return _table(net, _flops, "flops", "MAC")
+
+
+def params_table(net):
+    """Parameters of every path of a supernet, as a `CostTable`.
+
+    Batch norms count with scale and offset, whether or not they have them in the
+    supernet: what is deployed is the retrained network, which has both.
+    """
+    return _table(net, _params, "params", "parameters")
+
+
+def count_flops(model):
+    """Multiply-adds of a stock Functional model for one input."""
+    return _count(model, _flops)
+
+
+def count_params(model):
+    """Parameters of a stock Functional model as `params_table` counts them."""
+    return _count(model, _params)
+
+
+def _table(net, counter, name, unit):
+    index = {d.name: i for i, d in enumerate(net.space.decisions)}
+    base, blocks = 0, []
+    seen = set()
+    for node in _nodes(net):
+        operation = node.operation
+        if not isinstance(operation, SearchableLayer):
+            base += _count_node(node, counter, seen)
+            continue
+        decisions = tuple(index[d.name] for d in operation.decisions)
+        sizes = tuple(int(net.space.sizes[d]) for d in decisions)
+        costs = np.zeros(sizes)
+        for choices in np.ndindex(sizes):
+            costs[choices] = _count_layer(
+                operation.plain(choices), node.input_tensors, counter, set()
+            )
+        blocks.append(Block(operation.name, decisions, costs))
+    return CostTable(net.space, base, blocks, name, unit)
+
+
+def _count(model, counter):
+    seen = set()
+    return sum(_count_node(node, counter, seen) for node in _nodes(model))
+
+
+def _nodes(model):
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
+
+
+def _count_node(node, counter, seen):
+    outputs = node.outputs[0] if len(node.outputs) == 1 else node.outputs
+    return _count_layer(node.operation, node.input_tensors, counter, seen, outputs)
+
+
+def _count_layer(layer, inputs, counter, seen, output=None):
+    """Counts one application of a layer, going into models."""
+    if isinstance(layer, keras.Sequential):
+        layer = layer._functional
+    if hasattr(layer, "_nodes_by_depth"):
+        return sum(_count_node(node, counter, seen) for node in _nodes(layer))
+    if output is None:
+        output = layer.compute_output_spec(inputs[0] if len(inputs) == 1 else inputs)
+    return counter(layer, inputs, output, seen)
+
+
+def _flops(layer, inputs, output, seen):
+    for kind, count in _FLOPS.items():
+        if isinstance(layer, kind):
+            flops = count(layer, inputs[0].shape, output.shape)
+            if not isinstance(flops, int):
+                raise ValueError(
+                    f"Counting FLOPs needs fixed image sizes. Received: layer "
+                    f"{layer.name!r} with input shape {inputs[0].shape}."
+                )
+            return flops
+    if any(len(w.shape) > 1 for w in getattr(layer, "weights", ())):
+        raise ValueError(
+            f"Don't know how to count the multiply-adds of {type(layer).__name__} "
+            f"({layer.name!r}). Register a counter: keras_spos.register_flops(type, "
+            "function of (layer, input shape, output shape))."
+        )
+    return 0
+
+
+def _params(layer, inputs, output, seen):
+    if id(layer) in seen or not isinstance(layer, layers.Layer):
+        return 0  # A layer used twice has its weights once.
+    seen.add(id(layer))
+    if isinstance(layer, layers.BatchNormalization):
+        return 2 * int(inputs[0].shape[layer.axis])
+    return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+
+
+def _positions(shape):
+    """Number of output positions; None if the image size is not fixed."""
+    return None if None in shape[1:-1] else int(np.prod(shape[1:-1], dtype=np.int64))
+
+
+def _kernel(get):
+    def count(layer, input_shape, output_shape):
+        positions = _positions(output_shape)
+        return None if positions is None else positions * int(np.prod(get(layer).shape))
+
+    return count
+
+
+def _transposed(layer, input_shape, output_shape):
+    positions = _positions(input_shape)
+    return None if positions is None else positions * int(np.prod(layer.kernel.shape))
+
+
+def _separable(layer, input_shape, output_shape):
+    kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+    positions = _positions(output_shape)
+    return (
+        None
+        if positions is None
+        else positions * sum(int(np.prod(k.shape)) for k in kernels)
+    )
+
+
+# Channels last, as everywhere in this library. A grouped kernel's shape already holds
+# input channels per group.
+_FLOPS = {
+    layers.SeparableConv1D: _separable,
+    layers.SeparableConv2D: _separable,
+    layers.Conv1DTranspose: _transposed,
+    layers.Conv2DTranspose: _transposed,
+    layers.Conv3DTranspose: _transposed,
+    layers.DepthwiseConv1D: _kernel(lambda layer: layer.kernel),
+    layers.DepthwiseConv2D: _kernel(lambda layer: layer.kernel),
+    layers.Conv1D: _kernel(lambda layer: layer.kernel),
+    layers.Conv2D: _kernel(lambda layer: layer.kernel),
+    layers.Conv3D: _kernel(lambda layer: layer.kernel),
+    layers.Dense: _kernel(lambda layer: layer.kernel),
+    layers.Embedding: lambda *_: 0,
+}
+
+
+def register_flops(layer_type, count):
+    """Teaches `count_flops` and `flops_table` a layer type.
+
+    Args:
+        layer_type: The layer class.
+        count: ``count(layer, input_shape, output_shape)``, an integer: multiply-adds
+            for one input.
+    """
+    _FLOPS[layer_type] = count

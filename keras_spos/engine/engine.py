@@ -1,0 +1,297 @@
+"""Runs the units on a path: forward, backward, update."""
+
+import importlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_spos.engine.units import cut
+
+
+class Engine:
+    """Compiled functions of a Functional model, run for one path at a time.
+
+    Args:
+        model: A Functional model, with or without searchable layers.
+        space: Its `SearchSpace`, or None.
+        jit_compile: Whether to compile with XLA (always done on JAX unless False).
+    """
+
+    def __init__(self, model, space=None, jit_compile=None):
+        self.model = model
+        self.steps = cut(model, space)
+        self.inputs = [id(t) for t in model.inputs]
+        self.backend = importlib.import_module(
+            f"keras_spos.engine.{keras.backend.backend()}"
+        )
+        options = {} if jit_compile is None else {"jit_compile": jit_compile}
+        self.runner = self.backend.Runner(**options)
+
+    def convert(self, inputs):
+        """Model inputs as a flat list of tensors of the declared types."""
+        return [
+            ops.convert_to_tensor(x, dtype=t.dtype)
+            for x, t in zip(keras.tree.flatten(inputs), self.model.inputs, strict=True)
+        ]
+
+    def units(self, active):
+        """The units that run for each step; `active` is a path or one with subsets."""
+        return [
+            [step.unit_for(c) for c in _choices(step, active)] for step in self.steps
+        ]
+
+    def predict(self, inputs, path):
+        """The model's outputs on a path, in inference mode."""
+        tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
+        for step, (unit,) in zip(self.steps, self.units(path), strict=True):
+            self.run(step, tensors, lambda u, x: self.infer(u, x), unit)
+        return self.pack(tensors)
+
+    def infer(self, unit, inputs, statistics=None):
+        """Runs one unit in inference mode; `statistics` overrides variables by id."""
+        state = self._state(unit, None, statistics or {})
+        return self.runner.infer(unit, inputs, state)
+
+    def calibrate(self, unit, inputs):
+        """Runs one unit on normalized inputs and measures its batch norms.
+
+        Dropout is off: the statistics are for inference.
+
+        Returns:
+            The outputs, and a dict from (id of moving mean, id of moving variance) to
+            the mean and variance over `inputs`.
+        """
+        norms = unit.norms
+        zeros = {id(v): ops.zeros(v.shape, v.dtype) for pair in norms for v in pair[:2]}
+        state = self._state(unit, (0,), zeros)
+        outputs, state = self.runner.calibrate(unit, inputs, state)
+        values = dict(zip((id(v) for v in unit.non_trainable), state, strict=True))
+        # From zero, a moving average becomes (1 - momentum) times what it averages.
+        measured = {
+            (id(mean), id(variance)): (
+                values[id(mean)] / (1 - momentum),
+                values[id(variance)] / (1 - momentum),
+            )
+            for mean, variance, momentum in norms
+        }
+        return outputs, measured
+
+    def run(self, step, tensors, function, unit):
+        """Runs one step on a dict of tensors, in place, and drops what is used up."""
+        outputs = function(unit, [tensors[key] for key in step.inputs])
+        tensors.update(zip(step.outputs, outputs, strict=True))
+        for key in step.last_uses:
+            del tensors[key]
+
+    def pack(self, tensors):
+        """The model's outputs, in its own structure, from a dict of tensors."""
+        flat = [tensors[id(t)] for t in self.model.outputs]
+        return keras.tree.pack_sequence_as(self.model._outputs_struct, flat)
+
+    def forward(self, inputs, active, seed):
+        """Runs a path in training mode, without changing any variable.
+
+        Args:
+            inputs: The model's inputs.
+            active: One entry per decision: an option, or several whose mean is taken.
+            seed: Integers from which random layers draw.
+
+        Returns:
+            The outputs, the regularization loss, and a `Tape` for `backward`.
+        """
+        runner = self.runner
+        tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
+        tape = Tape()
+        for position, (step, units) in enumerate(
+            zip(self.steps, self.units(active), strict=True)
+        ):
+            values = [tensors[key] for key in step.inputs]
+            differentiable = tuple(
+                key not in self.inputs and keras.backend.is_float_dtype(x.dtype)
+                for key, x in zip(step.inputs, values, strict=True)
+            )
+            results = []
+            for unit in units:
+                state = self._state(unit, (*seed, position), tape.pending)
+                outputs, state, penalty, record = runner.forward(
+                    unit, values, differentiable, state
+                )
+                for variable, value in zip(unit.non_trainable, state, strict=True):
+                    tape.pending[id(variable)] = value
+                    tape.written[id(variable)] = variable
+                if penalty is not None:
+                    tape.penalties.append(penalty)
+                results.append(outputs)
+                tape.records.append((step, unit, differentiable, len(units), record))
+            outputs = [self._mean(same) for same in zip(*results, strict=True)]
+            tensors.update(zip(step.outputs, outputs, strict=True))
+            tape.shapes.update(
+                {k: y for k, y in zip(step.outputs, outputs, strict=True)}
+            )
+            for key in step.last_uses:
+                del tensors[key]
+        penalty = None
+        for value in tape.penalties:
+            penalty = self.backend.add(penalty, value)
+        return self.pack(tensors), penalty, tape
+
+    def backward(self, tape, output_gradients, penalty_gradient):
+        """Gradients of the variables on a path, as a list of (unit, gradients)."""
+        gradients = dict(
+            zip(
+                (id(t) for t in self.model.outputs),
+                keras.tree.flatten(output_gradients),
+                strict=True,
+            )
+        )
+        groups = []
+        used = {}
+        while tape.records:
+            step, unit, differentiable, count, record = tape.records.pop()
+            # The options of one step are adjacent, and share their outputs' gradient.
+            if used.get("step") is not step:
+                used = {
+                    "step": step,
+                    "cotangents": self._cotangents(step, gradients, tape),
+                }
+                if count > 1:
+                    used["cotangents"] = [
+                        self.backend.scale(c, 1 / count) for c in used["cotangents"]
+                    ]
+            wanted, own = self.runner.backward(
+                record, used["cotangents"], penalty_gradient
+            )
+            keys = [k for k, d in zip(step.inputs, differentiable, strict=True) if d]
+            for key, gradient in zip(keys, wanted, strict=True):
+                gradients[key] = self.backend.add(gradients.get(key), gradient)
+            groups.append((unit, own))
+        return groups
+
+    def apply(self, optimizer, groups):
+        """Updates the variables on a path, and nothing else."""
+        variables = [v for unit, _ in groups for v in unit.trainable]
+        unique = len({id(v) for v in variables}) == len(variables)
+        if unique and _is_separable(optimizer):
+            for unit, gradients in groups:
+                self.runner.update(unit, optimizer, gradients)
+            self.runner.write(
+                [optimizer.iterations],
+                [self.runner.read([optimizer.iterations])[0] + 1],
+            )
+            return
+        totals = {}
+        for unit, gradients in groups:
+            for variable, gradient in zip(unit.trainable, gradients, strict=True):
+                if gradient is not None:
+                    total = totals.get(id(variable), (variable, None))[1]
+                    totals[id(variable)] = (variable, self.backend.add(total, gradient))
+        variables, gradients = zip(*totals.values(), strict=True)
+        with _averages_of(optimizer, variables):
+            optimizer.apply(gradients, variables)
+
+    def commit(self, tape):
+        """Assigns the new values of non-trainable variables: batch statistics."""
+        keys = list(tape.written)
+        self.runner.write(
+            [tape.written[k] for k in keys], [tape.pending[k] for k in keys]
+        )
+
+    def _state(self, unit, seed, overrides):
+        """Values of a unit's non-trainable variables, seeds and overrides included."""
+        if not unit.non_trainable:
+            return []
+        if not overrides and not any(unit.is_seed):
+            return self.runner.read(unit.non_trainable)
+        state = []
+        for number, (variable, is_seed) in enumerate(
+            zip(unit.non_trainable, unit.is_seed, strict=True)
+        ):
+            if is_seed and seed is not None:
+                words = np.random.SeedSequence((*seed, number)).generate_state(2)
+                state.append(self.runner.seed(words))
+            elif id(variable) in overrides:
+                state.append(overrides[id(variable)])
+            else:
+                state.extend(self.runner.read([variable]))
+        return state
+
+    def _mean(self, values):
+        if len(values) == 1:
+            return values[0]
+        total = None
+        for value in values:
+            total = self.backend.add(total, value)
+        return self.backend.scale(total, 1 / len(values))
+
+    def _cotangents(self, step, gradients, tape):
+        result = []
+        for key in step.outputs:
+            gradient = gradients.pop(key, None)
+            output = tape.shapes.pop(key)
+            result.append(ops.zeros_like(output) if gradient is None else gradient)
+        return result
+
+
+class Tape:
+    """What a forward pass leaves for the backward pass."""
+
+    def __init__(self):
+        self.records = []
+        self.penalties = []
+        self.pending = {}
+        self.written = {}
+        self.shapes = {}
+
+
+def _choices(step, active):
+    """The joint choices that run in a step."""
+    if step.layer is None:
+        return [()]
+    picked = [active[d] for d in step.decisions]
+    if len(picked) == 1 and isinstance(picked[0], (tuple, list, frozenset)):
+        return [(int(i),) for i in sorted(picked[0])]
+    return [tuple(int(i) for i in picked)]
+
+
+def _is_separable(optimizer):
+    """Whether updating variables in groups equals updating them together."""
+    base = keras.optimizers.Optimizer
+    return (
+        all(
+            getattr(type(optimizer), name) is getattr(base, name)
+            for name in ("apply", "_backend_apply_gradients", "_backend_update_step")
+        )
+        and not optimizer.gradient_accumulation_steps
+        and not optimizer.use_ema
+        and optimizer.global_clipnorm is None
+    )
+
+
+class _averages_of:  # noqa: N801 (used as a function)
+    """Narrows an optimizer's moving averages of weights to some variables.
+
+    Keras averages every variable it was built with, at every step; the average of a
+    variable that is not on the path would move.
+    """
+
+    def __init__(self, optimizer, variables):
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        self.optimizer = optimizer if optimizer.use_ema else None
+        self.wanted = {id(v) for v in variables}
+
+    def __enter__(self):
+        if self.optimizer is None:
+            return
+        o = self.optimizer
+        self.saved = o._trainable_variables, o._model_variables_moving_average
+        pairs = [
+            (v, a) for v, a in zip(*self.saved, strict=True) if id(v) in self.wanted
+        ]
+        o._trainable_variables = [v for v, _ in pairs]
+        o._model_variables_moving_average = [a for _, a in pairs]
+
+    def __exit__(self, *_):
+        if self.optimizer is not None:
+            o = self.optimizer
+            o._trainable_variables, o._model_variables_moving_average = self.saved

@@ -1,0 +1,180 @@
+"""Compiles units on JAX: the same operations as on TensorFlow, as pure functions."""
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+
+class Runner:
+    """Runs units forward, backward and through the optimizer.
+
+    Args:
+        jit_compile: Whether to compile (True) or to run operation by operation.
+    """
+
+    def __init__(self, jit_compile=True):
+        self._jit = jax.jit if jit_compile else lambda f, **_: f
+        self._cache = {}
+        self._pullback = self._jit(lambda pullback, cotangents: pullback(cotangents))
+
+    def _compiled(self, key, function, **options):
+        if key not in self._cache:
+            self._cache[key] = self._jit(function, **options)
+        return self._cache[key]
+
+    def infer(self, unit, inputs, state):
+        """Outputs in inference mode, with `state` for the non-trainable variables."""
+
+        def function(inputs, trainable, state):
+            return unit.run(inputs, trainable, state, training=False)[0]
+
+        compiled = self._compiled(("infer", unit.key), function)
+        return compiled(list(inputs), self.read(unit.trainable), list(state))
+
+    def calibrate(self, unit, inputs, state):
+        """Outputs and new non-trainable values in training mode, without gradients."""
+
+        def function(inputs, trainable, state):
+            with unit.without_dropout():
+                return unit.run(inputs, trainable, state, training=True)[:2]
+
+        compiled = self._compiled(("calibrate", unit.key), function)
+        return compiled(list(inputs), self.read(unit.trainable), list(state))
+
+    def forward(self, unit, inputs, differentiable, state):
+        """Runs in training mode and keeps what the backward pass needs.
+
+        Args:
+            unit: The unit.
+            inputs: Tensors.
+            differentiable: Which inputs need a gradient.
+            state: Values of the non-trainable variables.
+
+        Returns:
+            Outputs, new values of the non-trainable variables, the regularization
+            loss or None, and a record for `backward`.
+        """
+
+        def function(inputs, trainable, state):
+            def run(sources, trainable):
+                sources = iter(sources)
+                full = [
+                    next(sources) if d else x
+                    for x, d in zip(inputs, differentiable, strict=True)
+                ]
+                outputs, new_state, penalty = unit.run(
+                    full, trainable, state, training=True
+                )
+                floats = [y if _is_float(y) else None for y in outputs]
+                return (floats, penalty), (outputs, new_state)
+
+            sources = [x for x, d in zip(inputs, differentiable, strict=True) if d]
+            (_, penalty), pullback, (outputs, new_state) = jax.vjp(
+                run, sources, trainable, has_aux=True
+            )
+            return outputs, new_state, penalty, pullback
+
+        compiled = self._compiled(("forward", unit.key, differentiable), function)
+        outputs, state, penalty, pullback = compiled(
+            list(inputs), self.read(unit.trainable), list(state)
+        )
+        floats = [_is_float(y) for y in outputs]
+        return outputs, state, penalty, (pullback, floats, penalty is not None)
+
+    def backward(self, record, cotangents, penalty_cotangent):
+        """Gradients for a `forward`: of its differentiable inputs and its variables."""
+        pullback, floats, has_penalty = record
+        cotangents = [c if f else None for c, f in zip(cotangents, floats, strict=True)]
+        penalty = penalty_cotangent if has_penalty else None
+        return self._pullback(pullback, (cotangents, penalty))
+
+    def update(self, unit, optimizer, gradients):
+        """Applies the optimizer to the unit's variables; `iterations` stays."""
+        if not gradients:
+            return
+        key = ("update", id(unit))
+        if key not in self._cache:
+            self._cache[key] = self._make_update(unit.trainable, optimizer)
+        function, slots, scalars = self._cache[key]
+        variables = [*unit.trainable, *slots]
+        values = function(gradients, self.read(variables), self.read(scalars))
+        self.write(variables, values)
+
+    def _make_update(self, trainable, optimizer):
+        scalars = [v for v in optimizer.variables if v.shape == ()]
+        known = [v for v in optimizer.variables if v.shape != ()]
+
+        def apply(gradients, written, mapping):
+            with keras.StatelessScope(mapping) as scope:
+                optimizer.apply(gradients, trainable)
+            return [scope.get_current_value(v) for v in written]
+
+        # Which of the optimizer's variables belong to these weights: those that an
+        # update of these weights changes.
+        changed = []
+
+        def probe(gradients, values):
+            mapping = list(zip([*trainable, *known, *scalars], values, strict=True))
+            before = {id(v): value for v, value in mapping}
+            with keras.StatelessScope(mapping) as scope:
+                optimizer.apply(gradients, trainable)
+            changed.extend(
+                v for v in known if scope.get_current_value(v) is not before[id(v)]
+            )
+            return 0
+
+        every = self.read([*trainable, *known, *scalars])
+        jax.eval_shape(probe, self.read(trainable), every)
+
+        variables = [*trainable, *changed]
+
+        def function(gradients, values, scalar_values):
+            mapping = [
+                *zip(variables, values, strict=True),
+                *zip(scalars, scalar_values, strict=True),
+            ]
+            return apply(gradients, variables, mapping)
+
+        return self._jit(function), changed, scalars
+
+    def value_and_gradient(self, function):
+        """Compiles ``f(sources, *rest) -> (value, auxiliary)``, with its gradient."""
+        return self._jit(jax.value_and_grad(function, has_aux=True))
+
+    def compile(self, function):
+        """Compiles a function of tensors."""
+        return self._jit(function)
+
+    def read(self, variables):
+        """Current values of variables."""
+        return [v.value for v in variables]
+
+    def write(self, variables, values):
+        """Assigns values to variables."""
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def seed(self, numbers):
+        """A seed generator's state."""
+        return jnp.asarray(np.asarray(numbers, "uint32"))
+
+
+def add(a, b):
+    """Sum of two gradients, either of which may be absent."""
+    if a is None or b is None:
+        return b if a is None else a
+    return _add(a, b)
+
+
+def scale(a, factor):
+    """A tensor times a Python number."""
+    return _scale(a, factor)
+
+
+_add = jax.jit(jnp.add)
+_scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
+
+
+def _is_float(x):
+    return jnp.issubdtype(x.dtype, jnp.floating)

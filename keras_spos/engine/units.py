@@ -1,0 +1,283 @@
+"""Cuts a Functional model into units, the pieces that are compiled.
+
+A unit is a run of fixed operations, or one option of a searchable layer. Units that
+compute the same thing on other weights have the same `key` and share their compiled
+functions: the 80 options of the SPOS space have 32 keys.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+
+import keras
+
+from keras_spos.layers.searchable import SearchableLayer
+
+
+class Unit:
+    """A piece of a network: a function of inputs and of its own variables.
+
+    Args:
+        call: ``call(inputs, training) -> outputs``, lists of tensors.
+        layers: The layers that `call` runs; their variables are the unit's.
+        key: Units with equal keys compute the same function of inputs and variables.
+    """
+
+    def __init__(self, call, layers, key):
+        self.call = call
+        self.layers = layers
+        self.trainable = _variables(layers, "trainable_variables")
+        self.non_trainable = _variables(layers, "non_trainable_variables")
+        # Random draws must repeat in a resumed run, so the seed of each step is given
+        # rather than kept. (Seed generators are not saved with a model anyway.)
+        self.is_seed = [v.name == "seed_generator_state" for v in self.non_trainable]
+        self.key = (
+            key,
+            tuple(_variable_key(v) for v in self.trainable),
+            tuple(_variable_key(v) for v in self.non_trainable),
+        )
+
+    @functools.cached_property
+    def norms(self):
+        """(moving mean, moving variance, momentum) of batch norms in training."""
+        return [
+            (layer.moving_mean, layer.moving_variance, layer.momentum)
+            for layer in self._all_layers()
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        ]
+
+    def _all_layers(self):
+        return _unique_objects(x for y in self.layers for x in y._flatten_layers())
+
+    @contextlib.contextmanager
+    def without_dropout(self):
+        """Turns off random dropping for functions traced inside."""
+        layers = [
+            layer
+            for layer in self._all_layers()
+            if hasattr(layer, "seed_generator") and hasattr(layer, "rate")
+        ]
+        rates = [layer.rate for layer in layers]
+        try:
+            for layer in layers:
+                layer.rate = 0
+            yield
+        finally:
+            for layer, rate in zip(layers, rates, strict=True):
+                layer.rate = rate
+
+    def run(self, inputs, trainable, non_trainable, training):
+        """Calls the unit on given values of its variables, without side effects.
+
+        Returns:
+            The outputs, the new values of the non-trainable variables, and the sum of
+            regularization losses (None if there are none).
+        """
+        mapping = [
+            *zip(self.trainable, trainable, strict=True),
+            *zip(self.non_trainable, non_trainable, strict=True),
+        ]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            outputs = self.call(inputs, training)
+            losses = (
+                [x for layer in self.layers for x in layer.losses] if training else []
+            )
+        state = [scope.get_current_value(v) for v in self.non_trainable]
+        penalty = functools.reduce(lambda a, b: a + b, losses) if losses else None
+        return outputs, state, penalty
+
+
+@dataclasses.dataclass
+class Step:
+    """One step of a program: which tensors it reads and writes, and its units.
+
+    Args:
+        inputs: Keys of the tensors read.
+        outputs: Keys of the tensors written.
+        unit: The unit, if the step is fixed.
+        layer: The searchable layer, if it is not.
+        decisions: Indices into the path of the searchable layer's decisions.
+        make_unit: Makes the unit for a choice of the searchable layer.
+        last_uses: Keys of tensors that no later step reads.
+    """
+
+    inputs: tuple
+    outputs: tuple
+    unit: Unit | None = None
+    layer: SearchableLayer | None = None
+    decisions: tuple[int, ...] = ()
+    make_unit: object = None
+    last_uses: tuple = ()
+    units: dict = dataclasses.field(default_factory=dict)
+
+    def unit_for(self, choices):
+        """The unit that runs for ``choices`` of the searchable layer."""
+        if self.layer is None:
+            return self.unit
+        if choices not in self.units:
+            self.units[choices] = self.make_unit(choices)
+        return self.units[choices]
+
+
+def cut(model, space=None):
+    """Cuts a Functional model into `Step`s in an order in which they can run."""
+    nodes = _ordered_nodes(model)
+    indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
+    runs = []
+    for node in nodes:
+        fixed = not isinstance(node.operation, SearchableLayer)
+        if fixed and runs and runs[-1][0]:
+            runs[-1][1].append(node)
+        else:
+            runs.append((fixed, [node]))
+    steps = []
+    for position, (fixed, run) in enumerate(runs):
+        made = _unique(id(t) for node in run for t in node.outputs)
+        read = _unique(
+            id(t) for node in run for t in node.input_tensors if id(t) not in set(made)
+        )
+        later = {
+            id(t) for _, r in runs[position + 1 :] for n in r for t in n.input_tensors
+        }
+        later |= {id(t) for t in model.outputs}
+        written = [t for t in made if t in later]
+        step = Step(tuple(read), tuple(written))
+        if fixed:
+            step.unit = _fixed_unit(run, read, written)
+        else:
+            layer = run[0].operation
+            step.layer = layer
+            step.decisions = tuple(indices[d.name] for d in layer.decisions)
+            step.make_unit = functools.partial(_choice_unit, run[0], read)
+        steps.append(step)
+    kept = {id(t) for t in model.outputs}
+    for step in reversed(steps):
+        step.last_uses = tuple(t for t in step.inputs if t not in kept)
+        kept |= set(step.inputs)
+    return steps
+
+
+def _ordered_nodes(model):
+    """The model's nodes, inputs aside, in an order in which they can run."""
+    return [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+        if not node.is_input
+    ]
+
+
+def _fixed_unit(run, read, written):
+    def call(inputs, training):
+        tensors = dict(zip(read, inputs, strict=True))
+        for node in run:
+            args, kwargs = node.arguments.fill_in(tensors)
+            if getattr(node.operation, "_call_has_training_arg", False):
+                kwargs = {**kwargs, "training": training}
+            outputs = node.operation(*args, **kwargs)
+            for symbolic, value in zip(
+                node.outputs, keras.tree.flatten(outputs), strict=True
+            ):
+                tensors[id(symbolic)] = value
+        return [tensors[key] for key in written]
+
+    layers = _unique_objects(
+        n.operation for n in run if isinstance(n.operation, keras.layers.Layer)
+    )
+    key = _signature([n.operation for n in run], _wiring(run, read, written))
+    return Unit(call, layers, key)
+
+
+def _choice_unit(node, read, choices):
+    layer = node.operation
+
+    def call(inputs, training):
+        args, kwargs = node.arguments.fill_in(dict(zip(read, inputs, strict=True)))
+        outputs = layer.call_choice(choices, *args, **{**kwargs, "training": training})
+        return keras.tree.flatten(outputs)
+
+    picked = layer.picked(choices)
+    return Unit(call, [picked], _signature([picked], ()))
+
+
+def _wiring(run, read, written):
+    """How the nodes of a run are connected, with tensors numbered instead of named."""
+    numbers = {key: i for i, key in enumerate(read)}
+    for node in run:
+        for tensor in node.outputs:
+            numbers.setdefault(id(tensor), len(numbers))
+
+    def number(value):
+        return f"t{numbers[id(value)]}" if id(value) in numbers else repr(value)
+
+    arguments = [(n.arguments.args, n.arguments.kwargs) for n in run]
+    return keras.tree.map_structure(number, arguments), [numbers[t] for t in written]
+
+
+def _signature(operations, extra):
+    """A hashable that is equal for operations that differ in names alone.
+
+    A class of the user's that does not describe itself (`get_config`) shares nothing.
+    """
+    try:
+        for operation in operations:
+            for layer in _flatten(operation):
+                stock = type(layer).__module__.startswith("keras.")
+                if not stock and "get_config" not in vars(type(layer)):
+                    return (object(),)
+        configs = [keras.saving.serialize_keras_object(o) for o in operations]
+        return (json.dumps(_without_names(configs, {}), sort_keys=True), str(extra))
+    except (TypeError, ValueError, NotImplementedError):
+        return (object(),)
+
+
+def _flatten(operation):
+    if isinstance(operation, keras.layers.Layer):
+        return operation._flatten_layers()
+    return [operation]
+
+
+def _without_names(config, names):
+    """Numbers layer names, and drops initializers, which do not compute anything."""
+
+    def number(name):
+        return names.setdefault(name, f"#{len(names)}")
+
+    if isinstance(config, dict):
+        result = {}
+        for key, value in config.items():
+            if key == "name" and isinstance(value, str):
+                result[key] = number(value)
+            elif key == "keras_history":
+                result[key] = [number(value[0]), *value[1:]]
+            elif key in ("input_layers", "output_layers"):
+                result[key] = _number_strings(value, number)
+            elif not key.endswith("_initializer"):
+                result[key] = _without_names(value, names)
+        return result
+    if isinstance(config, (list, tuple)):
+        return [_without_names(v, names) for v in config]
+    return config
+
+
+def _number_strings(value, number):
+    if isinstance(value, (list, tuple)):
+        return [_number_strings(v, number) for v in value]
+    return number(value) if isinstance(value, str) else value
+
+
+def _variable_key(variable):
+    return tuple(variable.shape), variable.dtype, variable.trainable
+
+
+def _variables(layers, attribute):
+    return _unique_objects(v for layer in layers for v in getattr(layer, attribute))
+
+
+def _unique_objects(items):
+    return list({id(item): item for item in items}.values())
+
+
+def _unique(keys):
+    return list(dict.fromkeys(keys))

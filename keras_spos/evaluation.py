@@ -1,0 +1,380 @@
+"""How good a path is: exact batch norm statistics, then a metric on fixed data.
+
+Example:
+    >>> score = Evaluator(net, calibration=images, validation=(x, y))  # doctest: +SKIP
+    >>> score(net.space.sample(10, seed=0))                            # doctest: +SKIP
+"""
+
+import zlib
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm.auto import tqdm
+
+from keras_spos.engine import Engine
+from keras_spos.extraction import extract
+
+
+class Evaluator:
+    """Scores paths with a supernet's inherited weights (SPOS, section 3).
+
+    For each path, batch norm statistics are first computed anew on the calibration
+    images, then the metric is taken on the validation set, the same images in the same
+    order for every path. The supernet is not changed. Scores are cached, until the
+    supernet's weights change.
+
+    The statistics are exact: mean and variance over all calibration images at once,
+    so that every layer sees the inputs it will see in inference. Images beyond
+    `calibration_batch_size` are taken in batches, whose statistics are combined to
+    the total mean and variance (variance between batches included).
+
+    Args:
+        net: A `Supernet`.
+        calibration: Training images: an array ``[n, ...]``, a dataset of batches, or a
+            list of batches. The paper takes 20,000.
+        validation: A pair (images, labels) of arrays, or a dataset of such batches.
+        metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
+            "loss" the score is its negative.
+        batch_size: Images per batch of the validation set.
+        calibration_batch_size: Images per batch of the calibration set. By default as
+            many as there are, up to `memory`.
+        recalibrate: False uses the supernet's moving averages, for comparison.
+        memory: Bytes that intermediate tensors of calibration and validation images may
+            take. Within it, paths that begin alike share the computation of what they
+            have in common.
+        verbose: Whether to show progress when scoring more than one path.
+    """
+
+    def __init__(
+        self,
+        net,
+        calibration,
+        validation,
+        metric="accuracy",
+        batch_size=500,
+        calibration_batch_size=None,
+        recalibrate=True,
+        memory=4e9,
+        verbose=False,
+    ):
+        self.net = net
+        images = None if calibration is None else _images(calibration)
+        if recalibrate and (images is None or not len(images)):
+            raise ValueError(
+                "Recalibration needs training images. Received: an empty calibration "
+                "set. (To score without it, pass recalibrate=False.)"
+            )
+        x, y = _images_and_labels(validation)
+        if not len(x):
+            raise ValueError("Scoring needs validation images. Received: none.")
+        expected = tuple(net.inputs[0].shape[1:])
+        for name, array in (("calibration", images), ("validation", x)):
+            if array is not None and not _compatible(array.shape[1:], expected):
+                raise ValueError(
+                    f"Expected {name} images of shape {expected}. "
+                    f"Received: {array.shape[1:]}."
+                )
+        self.labels = y
+        self.metric = metric
+        self.recalibrate = recalibrate
+        self.verbose = verbose
+        self.cache = {}
+        self._weights = None
+        per_image = _largest_bytes(net)
+        total = per_image * (len(x) + (len(images) if recalibrate else 0))
+        # A snapshot is kept for each choice that a later path changes.
+        self._share = total * 4 <= memory
+        self._validation = _split(x, batch_size)
+        self._calibration = []
+        if recalibrate:
+            fits = max(1, int(memory / 4 / per_image))
+            self._calibration = _split(images, calibration_batch_size or fits)
+
+    def __call__(self, paths):
+        """Scores one path or many.
+
+        Args:
+            paths: A path, or an integer array ``[n, decisions]``.
+
+        Returns:
+            A float array ``[n]``.
+        """
+        paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
+        weights = _fingerprint(self.net)
+        if weights != self._weights:
+            self.cache.clear()
+            self._weights = weights
+        missing = sorted({p for p in paths if p not in self.cache})
+        show = tqdm(
+            total=len(missing),
+            unit="path",
+            disable=not self.verbose or len(missing) < 2,
+        )
+        with show:
+            for path, _, predictions in self._run(missing):
+                self.cache[path] = self._score(predictions)
+                show.update()
+        return np.array([self.cache[p] for p in paths])
+
+    def predict(self, path):
+        """Outputs for the validation images on a path, with its own statistics."""
+        ((_, _, predictions),) = self._run([self.net.space.path(path)])
+        return predictions
+
+    def statistics(self, path):
+        """The batch norm statistics of a path.
+
+        Returns:
+            A dict from variable path to array, for the variables on the path.
+        """
+        ((_, statistics, _),) = self._run([self.net.space.path(path)])
+        names = {id(v): v.path for v in self.net.non_trainable_variables}
+        return {names[k]: ops.convert_to_numpy(v) for k, v in statistics.items()}
+
+    def extract(self, path):
+        """``net.extract(path)``, with the statistics that `path` was scored with."""
+        path = self.net.space.path(path)
+        ((_, statistics, _),) = self._run([path])
+        return extract(self.net, self.net.space, path, overrides=statistics)
+
+    def _score(self, predictions):
+        metric = _metric(self.metric, self.net, self.labels)
+        if self.metric == "loss":
+            return -float(ops.convert_to_numpy(metric(self.labels, predictions)))
+        metric.update_state(self.labels, predictions)
+        return float(ops.convert_to_numpy(metric.result()))
+
+    def _run(self, paths):
+        """Yields (path, statistics, predictions) for each of some sorted paths."""
+        engine = self.net.get_engine()
+        if not self._share:
+            for path in paths:
+                yield self._run_image_by_image(engine, path)
+            return
+        order = [d for step in engine.steps for d in step.decisions]
+        paths = sorted(paths, key=lambda p: [p[d] for d in order])
+        units = [engine.units(path) for path in paths]
+        shared = [_common_prefix(a, b) for a, b in zip(units, units[1:], strict=False)]
+        snapshots = {0: self._start(engine)}
+        for number, path in enumerate(paths):
+            begin = max(snapshots)
+            state = snapshots[begin].copy()
+            # Where a later path leaves this one, if no path between does so before.
+            wanted = set(np.minimum.accumulate(shared[number:]).tolist())
+            for position in range(begin, len(engine.steps)):
+                if position in wanted:
+                    snapshots[position] = state.copy()
+                state.advance(
+                    engine, engine.steps[position], units[number][position][0]
+                )
+            yield path, state.statistics, state.predictions(engine)
+            if number < len(shared):
+                snapshots = {k: s for k, s in snapshots.items() if k <= shared[number]}
+
+    def _start(self, engine):
+        first = engine.inputs[0]
+        return _State(
+            [{first: engine.convert([x])[0]} for x in self._calibration],
+            [{first: engine.convert([x])[0]} for x in self._validation],
+            {},
+        )
+
+    def _run_image_by_image(self, engine, path):
+        """Batches one after the other through the whole network: little memory."""
+        first = engine.inputs[0]
+        units = engine.units(path)
+        measured = []
+        for images in self._calibration:
+            state = _State([{first: engine.convert([images])[0]}], [], {})
+            for step, (unit,) in zip(engine.steps, units, strict=True):
+                state.advance(engine, step, unit)
+            measured.append((len(images), state.measured))
+        statistics = _combine(measured) if measured else {}
+        predictions = []
+        for images in self._validation:
+            state = _State([], [{first: engine.convert([images])[0]}], statistics)
+            for step, (unit,) in zip(engine.steps, units, strict=True):
+                state.advance(engine, step, unit)
+            predictions.append(state.predictions(engine))
+        return path, statistics, np.concatenate(predictions)
+
+
+def recalibrate(model, images, batch_size=None):
+    """Gives a stock model the batch norm statistics of some images, exactly.
+
+    Args:
+        model: A Functional or Sequential model, such as ``net.extract(path)``. Changed
+            in place.
+        images: Training images, an array ``[n, ...]``, or a dataset of batches.
+        batch_size: Images per batch; all at once by default. See `Evaluator`.
+
+    Returns:
+        The model.
+    """
+    images = _images(images)
+    if not len(images):
+        raise ValueError("Recalibration needs training images. Received: none.")
+    functional = getattr(model, "_functional", None) or model
+    engine = Engine(functional)
+    first = engine.inputs[0]
+    batches = [{first: engine.convert([x])[0]} for x in _split(images, batch_size)]
+    state = _State(batches, [], {})
+    for step in engine.steps:
+        state.advance(engine, step, step.unit)
+    for variable in model.non_trainable_variables:
+        if id(variable) in state.statistics:
+            variable.assign(ops.copy(state.statistics[id(variable)]))
+    return model
+
+
+class _State:
+    """Tensors of all calibration and validation batches at one point of the network."""
+
+    def __init__(self, calibration, validation, statistics):
+        self.calibration = calibration
+        self.validation = validation
+        self.statistics = statistics
+        self.measured = {}
+
+    def copy(self):
+        return _State(
+            [dict(t) for t in self.calibration],
+            [dict(t) for t in self.validation],
+            dict(self.statistics),
+        )
+
+    def advance(self, engine, step, unit):
+        """Runs one step on every batch: calibration first, then validation with it."""
+        measured = []
+        for tensors in self.calibration:
+            count = len(tensors[step.inputs[0]])
+
+            def measure(unit, inputs, count=count):
+                outputs, statistics = engine.calibrate(unit, inputs)
+                measured.append((count, statistics))
+                return outputs
+
+            engine.run(step, tensors, measure, unit)
+        if measured:
+            self.statistics.update(_combine(measured))
+            self.measured.update(measured[0][1])
+        for tensors in self.validation:
+            engine.run(
+                step, tensors, lambda u, x: engine.infer(u, x, self.statistics), unit
+            )
+
+    def predictions(self, engine):
+        outputs = [ops.convert_to_numpy(engine.pack(t)) for t in self.validation]
+        return np.concatenate(outputs) if outputs else None
+
+
+def _combine(measured):
+    """Total mean and variance from those of batches.
+
+    mean = sum n_i mean_i / N; variance = sum n_i (variance_i + mean_i^2) / N - mean^2.
+
+    Args:
+        measured: For each batch its size and a dict from the ids of a batch norm's
+            variables (mean, variance) to their values.
+
+    Returns:
+        A dict from variable id to value.
+    """
+    total = sum(count for count, _ in measured)
+    result = {}
+    for ids in measured[0][1]:
+        if len(measured) == 1:
+            result.update(zip(ids, measured[0][1][ids], strict=True))
+            continue
+        values = [
+            (n, *(ops.convert_to_numpy(v).astype("float64") for v in batch[ids]))
+            for n, batch in measured
+        ]
+        mean = sum(n * m for n, m, _ in values) / total
+        variance = sum(n * (v + m * m) for n, m, v in values) / total - mean * mean
+        for key, value in zip(ids, (mean, variance), strict=True):
+            result[key] = ops.convert_to_tensor(value, "float32")
+    return result
+
+
+def _common_prefix(a, b):
+    """Number of steps that two lists of units have in common at their beginning."""
+    for position, (x, y) in enumerate(zip(a, b, strict=True)):
+        if x[0] is not y[0]:
+            return position
+    return len(a)
+
+
+def _metric(metric, net, labels):
+    sparse = labels.ndim == 1
+    if metric == "loss":
+        return net.loss if callable(net.loss) else keras.losses.get(net.loss)
+    if metric == "accuracy":
+        return (
+            keras.metrics.SparseCategoricalAccuracy()
+            if sparse
+            else keras.metrics.CategoricalAccuracy()
+        )
+    if metric == "top5":
+        return (
+            keras.metrics.SparseTopKCategoricalAccuracy(5)
+            if sparse
+            else keras.metrics.TopKCategoricalAccuracy(5)
+        )
+    metric = keras.metrics.get(metric)
+    metric.reset_state()
+    return metric
+
+
+def _largest_bytes(net):
+    """Bytes per image of the largest tensor between layers."""
+    shapes = [
+        t.shape[1:]
+        for op in net.operations
+        for n in op._inbound_nodes
+        for t in n.outputs
+    ]
+    return 4 * max(int(np.prod([d or 224 for d in s])) for s in shapes)
+
+
+def _split(array, size):
+    size = size or len(array)
+    return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def _compatible(shape, expected):
+    return len(shape) == len(expected) and all(
+        e is None or s == e for s, e in zip(shape, expected, strict=True)
+    )
+
+
+def _batches(data):
+    """Batches of a dataset, or of a list of batches."""
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(len(data)))
+    return iter(data)
+
+
+def _images(data):
+    if hasattr(data, "ndim") or hasattr(data, "shape"):
+        return np.asarray(data)
+    parts = [b[0] if isinstance(b, (tuple, list)) else b for b in _batches(data)]
+    return np.concatenate([np.asarray(p) for p in parts]) if parts else np.zeros((0,))
+
+
+def _images_and_labels(data):
+    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
+        return np.asarray(data[0]), np.asarray(data[1])
+    pairs = [(np.asarray(b[0]), np.asarray(b[1])) for b in _batches(data)]
+    if not pairs:
+        return np.zeros((0,)), np.zeros((0,))
+    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+
+
+def _fingerprint(net):
+    """Changes when the weights change."""
+    checksum = 0
+    for variable in net.trainable_variables:
+        checksum = zlib.crc32(ops.convert_to_numpy(variable.value).tobytes(), checksum)
+    return checksum

@@ -1,0 +1,99 @@
+"""Extracts the subnet on a path as a stock Functional model."""
+
+import keras
+from keras import ops
+
+from keras_spos.layers.searchable import SearchableLayer
+
+
+def extract(model, space, path, fresh=False, overrides=None):
+    """Rebuilds a supernet's graph with the layers that a path picks.
+
+    Args:
+        model: The supernet.
+        space: Its `SearchSpace`.
+        path: A path.
+        fresh: Whether to initialize new weights (with scale and offset for batch norms
+            that have neither) instead of copying the supernet's.
+        overrides: Values to take instead of the supernet's, a dict by variable id.
+
+    Returns:
+        A `keras.Model` of stock layers.
+    """
+    builder = _Builder(
+        dict(zip((d.name for d in space.decisions), path, strict=True)), fresh
+    )
+    inputs = [
+        keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
+        for t in model.inputs
+    ]
+    outputs = builder.graph(model, inputs, prefix="")
+    subnet = keras.Model(
+        keras.tree.pack_sequence_as(model._inputs_struct, inputs),
+        keras.tree.pack_sequence_as(model._outputs_struct, outputs),
+        name=f"{model.name}_subnet",
+    )
+    if not fresh:
+        for new, old in builder.pairs:
+            for target, source in zip(new.weights, old.weights, strict=True):
+                value = (overrides or {}).get(id(source), source.value)
+                # A copy: JAX models give their arrays away when they run.
+                target.assign(ops.copy(value))
+    return subnet
+
+
+class _Builder:
+    """Copies layers onto new symbolic tensors, going into models and choices."""
+
+    def __init__(self, choices, fresh):
+        self.choices = choices
+        self.fresh = fresh
+        self.copies = {}
+        self.pairs = []
+        self.names = set()
+
+    def graph(self, model, inputs, prefix):
+        """Applies a Functional model's graph to symbolic inputs, a flat list."""
+        tensors = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                args, kwargs = node.arguments.fill_in(tensors)
+                outputs = self.apply(node.operation, args, kwargs, prefix)
+                for old, new in zip(
+                    node.outputs, keras.tree.flatten(outputs), strict=True
+                ):
+                    tensors[id(old)] = new
+        return [tensors[id(t)] for t in model.outputs]
+
+    def apply(self, operation, args, kwargs, prefix):
+        """Applies a copy of one operation."""
+        if isinstance(operation, SearchableLayer):
+            picked = tuple(self.choices[d.name] for d in operation.decisions)
+            plain = operation.plain(picked)
+            return self.apply(plain, args, kwargs, f"{prefix}{operation.name}_")
+        if isinstance(operation, keras.Sequential):
+            operation = operation._functional
+        if hasattr(operation, "_nodes_by_depth"):
+            outputs = self.graph(operation, keras.tree.flatten(args), prefix)
+            return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)
+        return self.copy(operation, prefix)(*args, **kwargs)
+
+    def copy(self, operation, prefix):
+        """A copy of a layer under a unique name; a layer used twice is copied once."""
+        if id(operation) not in self.copies:
+            config = operation.get_config()
+            name = f"{prefix}{operation.name}"
+            while name in self.names:
+                name += "_"
+            self.names.add(name)
+            config["name"] = name
+            if self.fresh and isinstance(operation, keras.layers.BatchNormalization):
+                if not config["center"] and not config["scale"]:
+                    config["center"] = config["scale"] = True
+            new = type(operation).from_config(config)
+            self.copies[id(operation)] = new
+            if isinstance(operation, keras.layers.Layer):
+                self.pairs.append((new, operation))
+        return self.copies[id(operation)]

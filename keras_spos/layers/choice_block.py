@@ -1,0 +1,110 @@
+"""ChoiceBlock: one of several layers, as in Figure 3 (a) of the SPOS paper.
+
+Example:
+    >>> inputs = keras.Input((32, 32, 3))
+    >>> x = ChoiceBlock([keras.layers.Conv2D(8, k, padding="same") for k in (3, 5, 7)],
+    ...                 labels=("k3", "k5", "k7"))(inputs)
+"""
+
+import keras
+
+from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.space import Decision
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class ChoiceBlock(SearchableLayer):
+    """Runs exactly one of its options (SPOS, section 3, "choice block").
+
+    Args:
+        options: Candidate layers. Each is a Keras layer, a Keras model (a small graph),
+            or a list of layers to run in turn. All map the block's input to outputs of
+            one shape.
+        labels: A readable label for each option. Defaults to the options' names.
+        decision: Name of the decision. Blocks that give the same name share one
+            integer of the path. Defaults to the block's own name.
+        name: The block's name.
+
+    Call arguments:
+        inputs: A tensor.
+        training: Whether the option taken runs in training mode.
+    """
+
+    def __init__(self, options, labels=None, decision=None, name=None, **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.options = [_as_layer(option) for option in options]
+        if not self.options:
+            raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
+        self.labels = tuple(labels or (option.name for option in self.options))
+        if len(self.labels) != len(self.options):
+            raise ValueError(
+                f"Expected one label per option ({len(self.options)}). "
+                f"Received: labels={self.labels}"
+            )
+        self.decision = decision or self.name
+
+    @property
+    def decisions(self):
+        """One decision: which option."""
+        return (Decision(self.decision, self.labels),)
+
+    def picked(self, choices):
+        """The option numbered ``choices[0]``."""
+        return self.options[choices[0]]
+
+    def build(self, input_shape):
+        """Builds every option for the block's input shape."""
+        for option in self.options:
+            if not option.built:
+                option.build(input_shape)
+        self.add_choice_weights()
+
+    def compute_output_spec(self, inputs, training=None):
+        """The options' common output; an error if they differ."""
+        specs = [option.compute_output_spec(inputs) for option in self.options]
+        for label, spec in zip(self.labels, specs, strict=True):
+            if _shape_and_type(spec) != _shape_and_type(specs[0]):
+                raise ValueError(
+                    f"All options of {self.name!r} must give outputs of one shape and "
+                    f"type. Received: {self.labels[0]} gives "
+                    f"{_shape_and_type(specs[0])}, {label} gives "
+                    f"{_shape_and_type(spec)}."
+                )
+        return specs[0]
+
+    def compute_output_shape(self, input_shape):
+        """The options' common output shape."""
+        return self.options[0].compute_output_shape(input_shape)
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {
+            **super().get_config(),
+            "options": [keras.saving.serialize_keras_object(o) for o in self.options],
+            "labels": list(self.labels),
+            "decision": self.decision,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        config = dict(config)
+        config["options"] = [
+            keras.saving.deserialize_keras_object(o) for o in config["options"]
+        ]
+        return cls(**config)
+
+
+def _as_layer(option):
+    if isinstance(option, (list, tuple)):
+        option = keras.Sequential(list(option))
+    if not isinstance(option, keras.layers.Layer):
+        raise ValueError(
+            "An option is a Keras layer, a Keras model or a list of layers. "
+            f"Received: {option!r}"
+        )
+    return option
+
+
+def _shape_and_type(spec):
+    return keras.tree.map_structure(lambda t: (tuple(t.shape), t.dtype), spec)

@@ -1,0 +1,131 @@
+"""Which path a training step takes.
+
+A sampler draws from (seed, step) alone, on the host, in well under a millisecond: a
+resumed run repeats its draws, and every replica draws the same.
+"""
+
+import keras
+import numpy as np
+
+from keras_spos.costs import CostTable
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class UniformSampler:
+    """Every option of every decision with equal probability (SPOS, section 3)."""
+
+    def draw(self, space, rng):
+        """Draws a path.
+
+        Args:
+            space: The `SearchSpace`.
+            rng: A `numpy.random.Generator`.
+
+        Returns:
+            A sequence with one integer per decision.
+        """
+        return rng.integers(0, space.sizes)
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class CostRangeSampler:
+    """Uniform over ranges of a cost: SPOS's "uniform constraint sampling" (section 3).
+
+    Draws one of the ranges, then uniform paths until one falls inside; after
+    `max_draws` the last path is taken as it is, as in the authors' code.
+
+    Args:
+        table: A `CostTable`, such as `flops_table(net)`.
+        bins: Pairs (low, high), or increasing edges ``[e0, e1, ...]`` that make the
+            ranges between neighbours. The paper's: 290e6 to 360e6 in steps of 10e6.
+        max_draws: Number of uniform paths to try.
+    """
+
+    def __init__(self, table, bins, max_draws=500):
+        bins = np.asarray(bins, dtype=float)
+        if bins.ndim == 1:
+            bins = np.stack([bins[:-1], bins[1:]], axis=1)
+        low, high = table.reachable_range()
+        outside = [tuple(b) for b in bins if b[1] < low or b[0] > high or b[0] > b[1]]
+        if outside or not len(bins):
+            raise ValueError(
+                f"Each range must overlap what the space reaches in {table.name}, "
+                f"{low:g} to {high:g} {table.unit}. Received: {outside or bins}."
+            )
+        self.table = table
+        self.bins = bins
+        self.max_draws = max_draws
+
+    def draw(self, space, rng):
+        """Draws a path; see `UniformSampler.draw`."""
+        low, high = self.bins[rng.integers(len(self.bins))]
+        drawn = 0
+        while drawn < self.max_draws:
+            n = min(50, self.max_draws - drawn)
+            drawn += n
+            paths = rng.integers(0, space.sizes, size=(n, space.num_decisions))
+            costs = self.table(paths)
+            inside = np.flatnonzero((costs >= low) & (costs <= high))
+            if len(inside):
+                return paths[inside[0]]
+        return paths[-1]
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {
+            "table": self.table.to_dict(),
+            "bins": self.bins.tolist(),
+            "max_draws": self.max_draws,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**{**config, "table": CostTable.from_dict(config["table"])})
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class PathDropoutSampler:
+    """Drops each option with a probability, and averages those that are left.
+
+    The baseline of SPOS's Figure 1 (Bender et al., 2018): where all options of a
+    block would be dropped, one random option is kept. At rate 1 this is uniform
+    single-path sampling. The mean rather than the sum is taken, so that what an option
+    passes through unchanged (ShuffleNet's other half) keeps its scale.
+
+    Args:
+        rate: Probability that an option is dropped, in [0, 1].
+    """
+
+    def __init__(self, rate):
+        if not 0 <= rate <= 1:
+            raise ValueError(f"A drop rate is between 0 and 1. Received: rate={rate}")
+        self.rate = rate
+
+    def draw(self, space, rng):
+        """Draws the options left of each decision, as a list of tuples."""
+        active = []
+        for size in space.sizes:
+            kept = np.flatnonzero(rng.random(size) >= self.rate)
+            if not len(kept):
+                kept = [rng.integers(size)]
+            active.append(tuple(int(i) for i in kept))
+        return active
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {"rate": self.rate}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**config)

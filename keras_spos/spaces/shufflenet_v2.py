@@ -1,0 +1,235 @@
+"""SPOS's building-block space: ShuffleNet v2 with four kinds of block.
+
+Tables 2 and 3 of the SPOS paper, section 4 "Search Space: Building Blocks". Details
+that the paper leaves open are those of the authors' released code.
+
+Example:
+    >>> net = shufflenet_v2(input_shape=(224, 224, 3), num_classes=1000)
+    >>> net.space.size == 4**20
+    True
+"""
+
+import keras
+from keras import layers
+
+from keras_spos.layers import ChoiceBlock
+from keras_spos.supernet import Supernet
+
+OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
+# The architecture that the authors found (their released code; Table 3, 319M FLOPs).
+SPOS_BLOCK_SEARCH = (0, 0, 3, 1, 1, 1, 0, 0, 2, 0, 2, 1, 1, 0, 2, 0, 2, 1, 3, 2)
+# Mid-channel scales of their block + channel search (Table 4, 328M FLOPs).
+SPOS_CHANNEL_SCALES = tuple(
+    (2 + 2 * i) / 10
+    for i in (6, 5, 3, 5, 2, 6, 3, 4, 2, 5, 7, 5, 4, 6, 7, 4, 4, 5, 4, 3)
+)
+# Table 3 compares at about 325M FLOPs "by adjusting channels", to widths that were
+# never published. These mid-channel scales are this project's, and give 323.4, 319.3,
+# 326.9 and 326.5M.
+BASELINE_SCALES = {
+    "choice_3": 1.12,
+    "choice_5": 1.03,
+    "choice_7": 0.96,
+    "choice_x": 0.92,
+}
+
+
+def shufflenet_v2(
+    input_shape=(224, 224, 3),
+    num_classes=1000,
+    *,
+    stem_channels=16,
+    stage_channels=(64, 160, 320, 640),
+    stage_blocks=(4, 4, 8, 4),
+    head_channels=1024,
+    stem_stride=None,
+    mid_scale=1.0,
+    options=OPTIONS,
+    dropout=0.1,
+    l2=0.0,
+    sampler=None,
+    seed=0,
+    name="shufflenet_v2",
+):
+    """Builds the supernet of SPOS's Table 2; by default the full 20 x 4 space.
+
+    Args:
+        input_shape: Image shape (height, width, channels).
+        num_classes: Number of classes; the outputs are logits.
+        stem_channels: Output channels of the first convolution.
+        stage_channels: Output channels of each stage.
+        stage_blocks: Number of choice blocks in each stage; the first has stride 2.
+        head_channels: Output channels of the last convolution.
+        stem_stride: Stride of the first convolution. Defaults to 2, or 1 for images of
+            less than 64 pixels (CIFAR).
+        mid_scale: Mid-channels of a block over half its output channels: one number, or
+            one for each block.
+        options: Which of "choice_3", "choice_5", "choice_7", "choice_x" to offer.
+        dropout: Dropout rate before the classifier.
+        l2: Coefficient of the papers' weight decay, added to the gradient of kernels
+            (SPOS: 4e-5). Unlike an optimizer's `weight_decay`, it is scaled by momentum
+            and learning rate as the gradient is.
+        sampler: Draws each training step's path. Defaults to a `UniformSampler`.
+        seed: Seed of the paths.
+        name: The model's name.
+
+    Returns:
+        A `Supernet`. Its batch norms have neither scale nor offset, as in the authors'
+        supernet; ``extract(path, fresh=True)`` gives both to the network to retrain.
+    """
+    unknown = [o for o in options if o not in OPTIONS]
+    if unknown or not options:
+        raise ValueError(f"Options are among {OPTIONS}. Received: options={options}")
+    num_blocks = sum(stage_blocks)
+    scales = (
+        [mid_scale] * num_blocks if isinstance(mid_scale, (int, float)) else mid_scale
+    )
+    if len(scales) != num_blocks or len(stage_channels) != len(stage_blocks):
+        raise ValueError(
+            f"Expected one mid_scale per block ({num_blocks}) and as many "
+            f"stage_channels as stage_blocks ({len(stage_blocks)}). "
+            f"Received: {len(scales)} and {len(stage_channels)}."
+        )
+    if stem_stride is None:
+        stem_stride = 1 if min(input_shape[:2]) < 64 else 2
+    build = _Layers(l2)
+
+    inputs = keras.Input(input_shape, name="image")
+    x = build.convolution(inputs, stem_channels, 3, stem_stride, stddev=0.01)
+    x = layers.ReLU()(build.norm(x))
+    index = 0
+    for channels, repeat in zip(stage_channels, stage_blocks, strict=True):
+        for position in range(repeat):
+            stride = 2 if position == 0 else 1
+            mid = int(channels // 2 * scales[index])
+            if mid < 1:
+                raise ValueError(
+                    f"Block {index} would have no mid-channels: {channels // 2} times "
+                    f"{scales[index]}."
+                )
+            x = ChoiceBlock(
+                [
+                    build.block(x.shape[1:], option, channels, mid, stride)
+                    for option in options
+                ],
+                labels=options,
+                name=f"block_{index}",
+            )(x)
+            index += 1
+    x = build.convolution(x, head_channels, 1)
+    x = layers.ReLU()(build.norm(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    outputs = layers.Dense(
+        num_classes,
+        use_bias=False,
+        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
+        kernel_regularizer=build.regularizer(),
+        name="classifier",
+    )(x)
+
+    named = {f"all_{o}": (i,) * num_blocks for i, o in enumerate(options)}
+    if num_blocks == len(SPOS_BLOCK_SEARCH) and tuple(options) == OPTIONS:
+        named["spos_block_search"] = SPOS_BLOCK_SEARCH
+    return Supernet(
+        inputs, outputs, name=name, sampler=sampler, seed=seed, named_paths=named
+    )
+
+
+def spos_network(
+    which="spos_block_search", input_shape=(224, 224, 3), num_classes=1000, **options
+):
+    """A named network of Tables 3 and 4, untrained, ready to train.
+
+    Args:
+        which: "spos_block_search" (319M FLOPs) or "spos_block_channel_search"
+            (328M), as the authors released them; or "all_choice_3", "all_choice_5",
+            "all_choice_7", "all_choice_x", widened to about 325M FLOPs by
+            `BASELINE_SCALES`.
+        input_shape: Image shape.
+        num_classes: Number of classes.
+        **options: Other arguments of `shufflenet_v2`.
+
+    Returns:
+        A `keras.Model` of stock layers, batch norms with scale and offset.
+    """
+    path, scale = which, 1.0
+    if which == "spos_block_channel_search":
+        path, scale = "spos_block_search", SPOS_CHANNEL_SCALES
+    elif which.startswith("all_"):
+        scale = BASELINE_SCALES.get(which.removeprefix("all_"), 1.0)
+    net = shufflenet_v2(input_shape, num_classes, mid_scale=scale, **options)
+    return net.extract(path, fresh=True)
+
+
+class _Layers:
+    """The layers that the authors' code is made of, with its initializers."""
+
+    def __init__(self, l2):
+        self.l2 = l2
+
+    def regularizer(self):
+        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
+        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
+
+    def norm(self, x):
+        return layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, center=False, scale=False
+        )(x)
+
+    def convolution(self, x, channels, kernel_size, stride=1, stddev=None):
+        # N(0, 1 / weight.shape[1]) in the authors' order: the input channels.
+        stddev = stddev or 1.0 / x.shape[-1]
+        return layers.Conv2D(
+            channels,
+            kernel_size,
+            stride,
+            use_bias=False,
+            kernel_initializer=keras.initializers.RandomNormal(0.0, stddev),
+            kernel_regularizer=self.regularizer(),
+            padding="same" if stride == 1 else "valid",
+        )(_pad(x, kernel_size, stride))
+
+    def depthwise(self, x, kernel_size, stride=1):
+        # A depthwise weight's shape[1] is 1.
+        return layers.DepthwiseConv2D(
+            kernel_size,
+            stride,
+            use_bias=False,
+            depthwise_initializer=keras.initializers.RandomNormal(0.0, 1.0),
+            depthwise_regularizer=self.regularizer(),
+            padding="same" if stride == 1 else "valid",
+        )(_pad(x, kernel_size, stride))
+
+    def block(self, shape, option, channels, mid, stride):
+        """One option of a choice block (the paper's Figure 3 (a), Table 2)."""
+        inputs = keras.Input(shape)
+        kernel_size = {"choice_3": 3, "choice_5": 5, "choice_7": 7, "choice_x": 3}[
+            option
+        ]
+        if stride == 1:
+            # Channel shuffle: even channels pass through, odd ones are worked on.
+            shortcut, x = inputs[..., 0::2], inputs[..., 1::2]
+        else:
+            x = inputs
+            shortcut = self.norm(self.depthwise(x, kernel_size, stride))
+            shortcut = self.convolution(shortcut, shape[-1], 1)
+            shortcut = layers.ReLU()(self.norm(shortcut))
+        out = channels - shortcut.shape[-1]
+        if option == "choice_x":
+            for width, step in ((mid, stride), (mid, 1), (out, 1)):
+                x = self.norm(self.depthwise(x, 3, step))
+                x = layers.ReLU()(self.norm(self.convolution(x, width, 1)))
+        else:
+            x = layers.ReLU()(self.norm(self.convolution(x, mid, 1)))
+            x = self.norm(self.depthwise(x, kernel_size, stride))
+            x = layers.ReLU()(self.norm(self.convolution(x, out, 1)))
+        x = layers.Concatenate()([shortcut, x])
+        return keras.Model(inputs, x, name=option)
+
+
+def _pad(x, kernel_size, stride):
+    # With stride 2, "same" would pad one side more than the other.
+    if stride == 1 or kernel_size == 1:
+        return x
+    return layers.ZeroPadding2D(kernel_size // 2)(x)
