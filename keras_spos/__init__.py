@@ -1,5 +1,6 @@
 """Hardware-aware neural architecture search with Keras: SPOS and MixPath."""
 
+from keras_spos import callbacks
 from keras_spos.costs import CostTable, InfeasibleLimitError, Limit
 from keras_spos.counting import (
     count_flops,
@@ -9,7 +10,9 @@ from keras_spos.counting import (
     register_flops,
 )
 from keras_spos.evaluation import Evaluator, recalibrate
+from keras_spos.export import OnnxReport, to_onnx
 from keras_spos.layers import ChoiceBlock
+from keras_spos.losses import SmoothedCrossentropy
 from keras_spos.samplers import CostRangeSampler, PathDropoutSampler, UniformSampler
 from keras_spos.space import Decision, SearchSpace
 from keras_spos.supernet import Supernet
@@ -22,14 +25,18 @@ __all__ = [
     "Evaluator",
     "InfeasibleLimitError",
     "Limit",
+    "OnnxReport",
     "PathDropoutSampler",
     "SearchSpace",
+    "SmoothedCrossentropy",
     "Supernet",
     "UniformSampler",
+    "callbacks",
     "count_flops",
     "count_params",
     "flops_table",
     "params_table",
     "recalibrate",
     "register_flops",
+    "to_onnx",
 ]

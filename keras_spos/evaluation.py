@@ -43,6 +43,8 @@ class Evaluator:
         memory: Bytes that intermediate tensors of calibration and validation images may
             take. Within it, paths that begin alike share the computation of what they
             have in common.
+        preprocess: Applied to each batch of images, such as a standardization of
+            images that are kept as bytes.
         verbose: Whether to show progress when scoring more than one path.
     """
 
@@ -56,6 +58,7 @@ class Evaluator:
         calibration_batch_size=None,
         recalibrate=True,
         memory=4e9,
+        preprocess=None,
         verbose=False,
     ):
         self.net = net
@@ -79,6 +82,7 @@ class Evaluator:
         self.metric = metric
         self.recalibrate = recalibrate
         self.verbose = verbose
+        self.preprocess = preprocess or (lambda images: images)
         self.cache = {}
         self._weights = None
         per_image = _largest_bytes(net)
@@ -173,27 +177,28 @@ class Evaluator:
                 snapshots = {k: s for k, s in snapshots.items() if k <= shared[number]}
 
     def _start(self, engine):
-        first = engine.inputs[0]
         return _State(
-            [{first: engine.convert([x])[0]} for x in self._calibration],
-            [{first: engine.convert([x])[0]} for x in self._validation],
+            [self._tensors(engine, x) for x in self._calibration],
+            [self._tensors(engine, x) for x in self._validation],
             {},
         )
 
+    def _tensors(self, engine, images):
+        return {engine.inputs[0]: engine.convert([self.preprocess(images)])[0]}
+
     def _run_image_by_image(self, engine, path):
         """Batches one after the other through the whole network: little memory."""
-        first = engine.inputs[0]
         units = engine.units(path)
         measured = []
         for images in self._calibration:
-            state = _State([{first: engine.convert([images])[0]}], [], {})
+            state = _State([self._tensors(engine, images)], [], {})
             for step, (unit,) in zip(engine.steps, units, strict=True):
                 state.advance(engine, step, unit)
             measured.append((len(images), state.measured))
         statistics = _combine(measured) if measured else {}
         predictions = []
         for images in self._validation:
-            state = _State([], [{first: engine.convert([images])[0]}], statistics)
+            state = _State([], [self._tensors(engine, images)], statistics)
             for step, (unit,) in zip(engine.steps, units, strict=True):
                 state.advance(engine, step, unit)
             predictions.append(state.predictions(engine))

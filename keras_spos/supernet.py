@@ -128,7 +128,9 @@ class Supernet(Functional):
     def get_engine(self):
         """The compiled functions of this model's units."""
         # A new call of `compile` makes a new loss object, and so a new engine.
-        compiled = getattr(self, "_compile_loss", None), self.optimizer
+        # An optimizer is an attribute from `compile` on; `predict` needs none.
+        optimizer = getattr(self, "optimizer", None)
+        compiled = getattr(self, "_compile_loss", None), optimizer
         if self._engine is None or self._engine_compiled != compiled:
             jit = bool(self.jit_compile) and not self.run_eagerly
             self._engine = Engine(
@@ -144,7 +146,9 @@ class Supernet(Functional):
         Returns:
             One entry per decision: an option, or a tuple of options (path dropout).
         """
-        accumulated = getattr(self.optimizer, "gradient_accumulation_steps", None) or 1
+        optimizer = getattr(self, "optimizer", None)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        accumulated = getattr(inner, "gradient_accumulation_steps", None) or 1
         rng = np.random.default_rng((self.seed, step // accumulated))
         return self.sampler.draw(self.space, rng)
 
@@ -178,6 +182,8 @@ class Supernet(Functional):
                 "gradients (clipnorm=...)."
             )
         groups = engine.backward(tape, y_gradient, penalty_gradient)
+        if step == 0:
+            engine.start_averages(self.optimizer)
         engine.apply(self.optimizer, groups)
         engine.commit(tape)
         engine.runner.write(self.metrics_variables, metrics)
@@ -209,12 +215,20 @@ class Supernet(Functional):
         token, count = self._iterations_seen
         if token is not None and token is self._iterations_token():
             return count
-        return int(ops.convert_to_numpy(self.optimizer.iterations.value))
+        return int(ops.convert_to_numpy(self._iterations_variable().value))
+
+    def _iterations_variable(self):
+        # `iterations` of an optimizer that accumulates counts several steps as one.
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)._iterations
 
     def _iterations_token(self):
         # A JAX array is replaced by every assignment; a TensorFlow variable is not.
-        value = self.optimizer.iterations.value
-        return value if keras.backend.backend() == "jax" else None
+        # Loss scaling may skip an update, which then does not count.
+        if keras.backend.backend() != "jax" or hasattr(
+            self.optimizer, "inner_optimizer"
+        ):
+            return None
+        return self._iterations_variable().value
 
     def _head(self, training):
         """Compiles the loss and metrics, and the loss's gradient."""

@@ -187,8 +187,24 @@ class Engine:
                     total = totals.get(id(variable), (variable, None))[1]
                     totals[id(variable)] = (variable, self.backend.add(total, gradient))
         variables, gradients = zip(*totals.values(), strict=True)
-        with _averages_of(optimizer, variables):
+        scaled = hasattr(optimizer, "inner_optimizer")
+        with _averages_of(optimizer, variables), self.backend.assigning_in_cond(scaled):
             optimizer.apply(gradients, variables)
+
+    def start_averages(self, optimizer):
+        """Starts an optimizer's moving averages of weights at the weights.
+
+        Keras starts them at zero and sets all of them at the first step. The average
+        of an option that is sampled later, or never, would begin at zero, and `fit`
+        ends by assigning averages to weights.
+        """
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if optimizer.use_ema:
+            averages = optimizer._model_variables_moving_average
+            self.runner.write(
+                averages,
+                [v + 0 for v in self.runner.read(optimizer._trainable_variables)],
+            )
 
     def commit(self, tape):
         """Assigns the new values of non-trainable variables: batch statistics."""
@@ -288,10 +304,14 @@ class _averages_of:  # noqa: N801 (used as a function)
         pairs = [
             (v, a) for v, a in zip(*self.saved, strict=True) if id(v) in self.wanted
         ]
-        o._trainable_variables = [v for v, _ in pairs]
-        o._model_variables_moving_average = [a for _, a in pairs]
+        self._set([v for v, _ in pairs], [a for _, a in pairs])
 
     def __exit__(self, *_):
         if self.optimizer is not None:
-            o = self.optimizer
-            o._trainable_variables, o._model_variables_moving_average = self.saved
+            self._set(*self.saved)
+
+    def _set(self, variables, averages):
+        # Past the optimizer's `__setattr__`, which would track the averages again.
+        vars(self.optimizer).update(
+            _trainable_variables=variables, _model_variables_moving_average=averages
+        )

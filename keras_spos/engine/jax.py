@@ -1,5 +1,7 @@
 """Compiles units on JAX: the same operations as on TensorFlow, as pure functions."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -158,6 +160,11 @@ class Runner:
     def seed(self, numbers):
         """A seed generator's state."""
         return jnp.asarray(np.asarray(numbers, "uint32"))
+
+
+def assigning_in_cond(needed):
+    """Lets an optimizer assign variables inside `cond`, as loss scaling does."""
+    return jax.disable_jit() if needed else contextlib.nullcontext()
 
 
 def add(a, b):

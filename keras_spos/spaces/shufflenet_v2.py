@@ -90,6 +90,13 @@ def shufflenet_v2(
             f"stage_channels as stage_blocks ({len(stage_blocks)}). "
             f"Received: {len(scales)} and {len(stage_channels)}."
         )
+    widths = (stem_channels, *stage_channels)
+    if any(c % 2 or c <= p for p, c in zip(widths, stage_channels, strict=False)):
+        raise ValueError(
+            "Each stage has an even number of channels, more than the one before "
+            f"(the stem's {stem_channels} first): its first block adds channels to "
+            f"those it projects. Received: stage_channels={tuple(stage_channels)}."
+        )
     if stem_stride is None:
         stem_stride = 1 if min(input_shape[:2]) < 64 else 2
     build = _Layers(l2)

@@ -1,0 +1,1 @@
+"""Measured ratios: the supernet against a fixed subnet and against the alternatives."""

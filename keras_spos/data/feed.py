@@ -1,0 +1,195 @@
+"""How is a set of images fed to a model? `training` and `evaluation` batches.
+
+Example:
+    >>> train = training(splits.train, 128, seed=0, augment="cifar",
+    ...                  mean=splits.mean, std=splits.std)
+    >>> net.fit(train, epochs=100, callbacks=[...])  # calls train.set_epoch(epoch)
+"""
+
+import os
+
+import numpy as np
+
+from keras_spos.data.augment import pad_crop_flip
+from keras_spos.data.locate import require
+from keras_spos.data.pixels import standardise
+from keras_spos.data.sets import ArrayData, FileData
+
+
+def training(
+    data,
+    batch_size,
+    seed=0,
+    augment="cifar",
+    *,
+    mean=None,
+    std=None,
+    size=224,
+    batches_per_epoch=None,
+    engine=None,
+    workers=None,
+):
+    """Feeds shuffled, augmented, standardised batches of one size.
+
+    Order and augmentation of epoch e depend on (`seed`, e) only. Call
+    ``set_epoch(e)`` of the result at each epoch's beginning, from a callback's
+    `on_epoch_begin`; without it, passes over the data are counted, see
+    `keras_spos.data.stream.Stream`.
+
+    Args:
+        data: `ArrayData`, `FileData` or a set that `imagenet` opened.
+        batch_size: Images in a batch; a last one that is not full is dropped.
+        seed: Non-negative integer.
+        augment: "cifar" pads 4, crops and flips; "imagenet" is random resized crop,
+            colour jitter and flip; None does nothing. Only `ArrayData` takes "cifar"
+            and None.
+        mean: Three channel means as fractions of 255; None is 0.
+        std: Three standard deviations, likewise; None is 1.
+        size: Height and width in pixels, for "imagenet".
+        batches_per_epoch: How many batches an epoch has; None is all of them.
+        engine: "tf.data" or "pillow", for `FileData`. Default: "tf.data" if Keras
+            runs on TensorFlow. The two draw different random numbers.
+        workers: Threads that make batches without "tf.data". Default: one for
+            `ArrayData`, one a core for photographs.
+
+    Returns:
+        An iterable of (float32 ``[batch_size, height, width, 3]``, int32
+        ``[batch_size]``) that has a length and `set_epoch`: a `stream.Stream`, which is
+        a `keras.utils.PyDataset`, or an `encoded.TensorFlowStream`.
+
+    Raises:
+        ValueError: If an argument is none of the above or there is no full batch.
+    """
+    if augment not in ("cifar", "imagenet", None):
+        raise ValueError(
+            f"Expected augment 'cifar', 'imagenet' or None. Received: {augment!r}"
+        )
+    if augment != "imagenet" and not isinstance(data, ArrayData):
+        raise ValueError(
+            "Photographs differ in size; only augment='imagenet' makes them equal. "
+            f"Received: augment={augment!r} for {type(data).__name__}"
+        )
+    if seed < 0:
+        raise ValueError(f"Expected seed >= 0. Received: seed={seed}")
+    if _uses_tf_data(data, engine):
+        require("tensorflow", "tensorflow")
+        from keras_spos.data.encoded import training_stream
+
+        return training_stream(
+            data, batch_size, seed, size, mean, std, batches_per_epoch
+        )
+    from keras_spos.data.stream import Stream
+
+    if augment == "imagenet":
+        make_batch = _photos(data, True, size, None, mean, std, workers)
+        image_shape = (size, size, 3)
+        workers = 1  # Of the stream; a batch has threads of its own.
+    else:
+        workers = workers or 1
+        make_batch = _arrays(data, augment == "cifar", mean, std)
+        image_shape = data.images.shape[1:]
+    return Stream(
+        make_batch,
+        image_shape,
+        len(data),
+        batch_size,
+        seed,
+        training=True,
+        batches_per_epoch=batches_per_epoch,
+        depth=workers + 1,
+        workers=workers,
+    )
+
+
+def evaluation(
+    data,
+    batch_size,
+    *,
+    mean=None,
+    std=None,
+    size=224,
+    short_side=256,
+    engine=None,
+    workers=None,
+):
+    """Feeds every image once, in order, standardised; the last batch may be smaller.
+
+    `ArrayData` is fed as it is. Photographs get their short side resized to
+    `short_side` (bilinear) and a centre crop of `size`.
+
+    Args:
+        data: `ArrayData`, `FileData` or a set that `imagenet` opened.
+        batch_size: Images in a batch.
+        mean: Three channel means as fractions of 255; None is 0.
+        std: Three standard deviations, likewise; None is 1.
+        size: Height and width in pixels, for photographs.
+        short_side: In pixels, at least `size`, for photographs.
+        engine: As in `training`.
+        workers: As in `training`.
+
+    Returns:
+        An iterable of (float32 ``[b, height, width, 3]``, int32 ``[b]``) that has a
+        length, as `training`.
+
+    Raises:
+        ValueError: If an argument is none of the above or there is no image.
+    """
+    if not isinstance(data, ArrayData) and short_side < size:
+        raise ValueError(
+            "Expected short_side >= size. Received: "
+            f"short_side={short_side}, size={size}"
+        )
+    if _uses_tf_data(data, engine):
+        require("tensorflow", "tensorflow")
+        from keras_spos.data.encoded import evaluation_stream
+
+        return evaluation_stream(data, batch_size, size, short_side, mean, std)
+    from keras_spos.data.stream import Stream
+
+    if isinstance(data, ArrayData):
+        make_batch = _arrays(data, False, mean, std)
+        image_shape = data.images.shape[1:]
+    else:
+        make_batch = _photos(data, False, size, short_side, mean, std, workers)
+        image_shape = (size, size, 3)
+    return Stream(make_batch, image_shape, len(data), batch_size)
+
+
+def _uses_tf_data(data, engine):
+    if engine not in ("tf.data", "pillow", None):
+        raise ValueError(
+            f"Expected engine 'tf.data', 'pillow' or None. Received: {engine!r}"
+        )
+    if isinstance(data, ArrayData):
+        if engine == "tf.data":
+            raise ValueError("ArrayData is fed by numpy. Received: engine='tf.data'")
+        return False
+    if not isinstance(data, FileData):
+        if engine == "pillow":
+            raise ValueError(
+                f"{type(data).__name__} is read by tf.data. Received: engine='pillow'"
+            )
+        return True
+    if engine is None:
+        import keras
+
+        return keras.backend.backend() == "tensorflow"
+    return engine == "tf.data"
+
+
+def _arrays(data, augment, mean, std):
+    def make_batch(indices, generator):
+        images = data.images[indices]
+        if augment:
+            images = pad_crop_flip(images, generator)
+        labels = data.labels[indices].astype(np.int32)
+        return standardise(images, mean, std), labels
+
+    return make_batch
+
+
+def _photos(data, augment, size, short_side, mean, std, workers):
+    from keras_spos.data.decode import photo_batches
+
+    workers = workers or os.cpu_count() or 1
+    return photo_batches(data, augment, size, short_side, mean, std, workers)

@@ -1,0 +1,100 @@
+"""How does a folder of images become `Splits`? One sub-folder per class.
+
+Example:
+    root/train/cat/1.jpg  root/train/dog/1.png  root/val/cat/2.jpg  ...
+
+    >>> splits = image_folder("root", validation_per_class=50)
+"""
+
+import os
+import pathlib
+
+import numpy as np
+
+from keras_spos.data.pixels import IMAGENET_MEAN, IMAGENET_STD
+from keras_spos.data.sets import FileData, Splits
+from keras_spos.data.split import hold_out
+
+_ENDINGS = (".jpg", ".jpeg", ".png")
+
+
+def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
+    """Lists the images under `root`; they are decoded when they are read.
+
+    With `root/train/<class>/*`, the test set is `root/test` or, as the paper uses
+    ImageNet, `root/val` (or `root/validation`), and the validation set is held out of
+    the training set. If both exist, `root/val` is the validation set. With
+    `root/<class>/*`, both are held out.
+
+    Classes are numbered by the sorted names of their folders.
+
+    Args:
+        root: The folder.
+        validation_per_class: Training images of each class held out, where `root`
+            has no validation set of its own.
+        test_per_class: Test images of each class, where `root` has no sub-folder
+            `train`. They do not depend on `seed`.
+        seed: Which validation images.
+
+    Returns:
+        `Splits` of `FileData`, with ImageNet's mean and standard deviation.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or no image in it.
+        ValueError: If a class has too few images, or a class of the test set is not
+            in the training set.
+    """
+    root = pathlib.Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root}")
+    if (root / "train").is_dir():
+        classes = _folders(root / "train")
+        train = _list_images(root / "train", classes)
+        test = _first_folder(root, ("test", "val", "validation"))
+        if test is None:
+            raise FileNotFoundError(
+                f"{root} has train but no test, val or validation. Found: "
+                f"{_folders(root)}"
+            )
+        validation = None
+        if test.name == "test":
+            validation = _first_folder(root, ("val", "validation"))
+        test = _list_images(test, classes)
+    else:
+        classes = _folders(root)
+        train = _list_images(root, classes)
+        train, test = hold_out(train, test_per_class, seed=0)
+        validation = None
+    if validation is None:
+        train, validation = hold_out(train, validation_per_class, seed)
+    else:
+        validation = _list_images(validation, classes)
+    return Splits(train, validation, test, len(classes), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _folders(root):
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+
+
+def _first_folder(root, names):
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _list_images(root, classes):
+    unknown = sorted(set(_folders(root)) - set(classes))
+    if unknown:
+        raise ValueError(f"{root} has classes that the training set lacks: {unknown}")
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        if not (root / name).is_dir():
+            continue
+        # Sorted: the listing order of a file system is no basis for a fixed split.
+        files = sorted(os.listdir(root / name))
+        files = [file for file in files if file.lower().endswith(_ENDINGS)]
+        paths += [os.path.join(root, name, file) for file in files]
+        labels += [label] * len(files)
+    if not paths:
+        raise FileNotFoundError(
+            f"There is no image (<class>/*{', *'.join(_ENDINGS)}) in {root}"
+        )
+    return FileData(np.asarray(paths), labels)

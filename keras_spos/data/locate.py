@@ -1,0 +1,41 @@
+"""Where is the data on this machine? An argument, or `KERAS_SPOS_DATA`."""
+
+import importlib
+import os
+import pathlib
+
+# Version 4.9.10 of the first imports the second without requiring it.
+TFDS_PACKAGES = "tensorflow-datasets importlib_resources"
+
+
+def data_directory(data_dir=None):
+    """Returns `data_dir`, else the variable `KERAS_SPOS_DATA`, else None."""
+    data_dir = data_dir or os.environ.get("KERAS_SPOS_DATA")
+    return pathlib.Path(data_dir).expanduser() if data_dir else None
+
+
+def cache_directory(cache_dir=None):
+    """Returns `cache_dir`, else `keras_spos` in the user's cache directory."""
+    if cache_dir:
+        return pathlib.Path(cache_dir).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "keras_spos"
+
+
+def require(module, packages):
+    """Imports an optional dependency.
+
+    Args:
+        module: The module's name.
+        packages: What to install for it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: Naming the pip command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is needed here: pip install {packages}") from error

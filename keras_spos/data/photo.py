@@ -1,0 +1,131 @@
+"""How is a photograph augmented? Random resized crop, colour jitter, flip.
+
+The paper's ImageNet recipe (SPOS, released code; torchvision's transforms): a crop of
+8 to 100 % of the area and an aspect ratio of 3/4 to 4/3, resized to 224; brightness,
+contrast and saturation scaled by 0.6 to 1.4, *in random order*; mirrored with
+probability 1/2. Evaluation: short side to 256, centre crop of 224. All resizing is
+bilinear with the filter widened when it shrinks (antialiased), as Pillow does it.
+
+This is the numpy and Pillow form; `photo_tf` is the same for `tf.data`, and a test
+holds them equal.
+
+Example:
+    >>> image = PIL.Image.open("cat.jpg").convert("RGB")
+    >>> pixels = training_photo(image, np.random.default_rng(0))  # [224, 224, 3]
+"""
+
+import math
+
+import numpy as np
+
+AREA = (0.08, 1.0)
+LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
+TRIES = 10
+JITTER = 0.4
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow's mode "L"
+
+
+def training_photo(image, generator, size=224):
+    """Draws the paper's training augmentation.
+
+    Args:
+        image: A `PIL.Image.Image` in mode RGB.
+        generator: A `numpy.random.Generator`.
+        size: Height and width of the result in pixels.
+
+    Returns:
+        float32 ``[size, size, 3]``, 0 to 255.
+    """
+    place = generator.random(2 * TRIES + 2)
+    top, left, height, width = crop_box(image.height, image.width, place)
+    image = image.crop((left, top, left + width, top + height))
+    pixels = np.asarray(_resize(image, size, size), np.float32)
+    factors = 1 - JITTER + 2 * JITTER * generator.random(3)
+    pixels = colour_jitter(pixels, factors, generator.permutation(3))
+    return pixels[:, ::-1] if generator.random() < 0.5 else pixels
+
+
+def evaluation_photo(image, size=224, short_side=256):
+    """Resizes the short side and crops the centre.
+
+    Args:
+        image: A `PIL.Image.Image` in mode RGB.
+        size: Height and width of the result in pixels.
+        short_side: What the shorter of height and width becomes, at least `size`.
+
+    Returns:
+        uint8 ``[size, size, 3]``.
+    """
+    height, width = resized_shape(image.height, image.width, short_side)
+    image = _resize(image, height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def resized_shape(height, width, short_side):
+    """Returns (height, width) with the shorter one `short_side`, the other floored."""
+    short = min(height, width)
+    return height * short_side // short, width * short_side // short
+
+
+def crop_box(height, width, place):
+    """Turns uniform numbers into the place of a random resized crop.
+
+    Each try draws an area and an aspect ratio (log-uniform); the first box that fits
+    is taken. If none of 10 does, it is the largest central box of a legal ratio.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        place: Uniform in [0, 1), ``[22]``: 10 areas, 10 ratios, top, left.
+
+    Returns:
+        (top, left, height, width) in pixels, integers.
+    """
+    place = np.asarray(place, np.float64)
+    area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * place[:TRIES])
+    log_ratio = LOG_RATIO[0] + (LOG_RATIO[1] - LOG_RATIO[0]) * place[TRIES:-2]
+    ratio = np.exp(log_ratio)
+    widths = np.rint(np.sqrt(area * ratio))
+    heights = np.rint(np.sqrt(area / ratio))
+    fits = (0 < widths) & (widths <= width) & (0 < heights) & (heights <= height)
+    if fits.any():
+        first = fits.argmax()
+        h, w = int(heights[first]), int(widths[first])
+        top, left = place[-2:] * (height - h + 1, width - w + 1)
+        return int(top), int(left), h, w
+    h = int(min(height, np.rint(width / math.exp(LOG_RATIO[0]))))
+    w = int(min(width, np.rint(height * math.exp(LOG_RATIO[1]))))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def colour_jitter(pixels, factors, order):
+    """Scales brightness, contrast and saturation about black, mean grey and grey.
+
+        x <- clip(other + factor (x - other), 0, 255)
+
+    Args:
+        pixels: float32 ``[height, width, 3]``, 0 to 255.
+        factors: Of brightness, contrast and saturation, ``[3]``.
+        order: A permutation of 0, 1, 2: which is done first, second, third.
+
+    Returns:
+        float32 of the same shape, 0 to 255.
+    """
+    for step in order:
+        if step == 0:
+            other = np.float32(0)
+        else:
+            other = pixels @ np.asarray(GREY, np.float32)
+            other = other.mean() if step == 1 else other[..., None]
+        factor = np.float32(factors[step])
+        pixels = pixels * factor
+        pixels += other * (1 - factor)
+        np.clip(pixels, 0, 255, out=pixels)
+    return pixels
+
+
+def _resize(image, height, width):
+    from PIL import Image
+
+    return image.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,0 +1,211 @@
+"""Exports a subnet to ONNX, and makes sure that the file computes what Keras does.
+
+Example:
+    >>> subnet = net.extract(result.best.path)                     # doctest: +SKIP
+    >>> report = to_onnx(subnet, "best.onnx", batch_size=1)        # doctest: +SKIP
+    >>> report.max_abs_difference                                  # doctest: +SKIP
+    4.8e-06
+"""
+
+import collections
+import contextlib
+import dataclasses
+import importlib
+import os
+import warnings
+
+import keras
+
+from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.onnx_compare import compare, graph_of, in_float32
+from keras_spos.onnx_functions import UnsupportedLayerError
+
+_OLDEST_OPSET = 13  # Older ones have other arguments for several operators.
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxReport:
+    """What was exported.
+
+    Attributes:
+        path: The file.
+        batch_size: Its batch size, or None if that is open.
+        opset: Its ONNX operator set version.
+        bytes: The file's size.
+        nodes: A dict from ONNX operator to how many nodes it has in the graph.
+        inputs: A dict from input name to shape; an open batch size is "batch".
+        outputs: Likewise.
+        max_abs_difference: The largest absolute difference between ONNX Runtime's
+            outputs and Keras', or None if it was not measured.
+        max_abs_output: The largest absolute value of Keras' outputs there, or None.
+        writer: "keras_spos", or "tf2onnx" for models with layers that only it knows.
+    """
+
+    path: str
+    batch_size: int | None
+    opset: int
+    bytes: int
+    nodes: dict
+    inputs: dict
+    outputs: dict
+    max_abs_difference: float | None
+    max_abs_output: float | None
+    writer: str
+
+
+def to_onnx(
+    model, path, batch_size=None, opset=17, verify=True, tolerance=1e-4, seed=0
+):
+    """Writes a stock Keras model, such as ``net.extract(path)``, as an ONNX file.
+
+    The file takes and gives what the model does: float32, images in Keras' layout (by
+    default ``[n, height, width, channels]``), outputs under their layers' names. Inside
+    it is channels first, after one Transpose; batch norms and paddings are folded into
+    convolutions, and nothing that only training needs is left. Models of half-precision
+    policies are written as float32.
+
+    Stock layers are written directly, on any backend. Models with other layers are
+    traced by `tf2onnx`, which needs the TensorFlow backend.
+
+    Args:
+        model: A built Functional or Sequential model.
+        path: The file to write; there is none if anything fails, and one that was there
+            before stays.
+        batch_size: The batch size of the file, or None to leave it open.
+        opset: ONNX operator set version, 13 or later.
+        verify: Whether to compare the file, in ONNX Runtime, with the model on random
+            images: as many as `batch_size`, or one and then three if that is None.
+        tolerance: The largest difference of an output that is accepted, as a fraction
+            of the largest output, or of 1 if that is less: float32 has seven digits.
+        seed: Seed of the random images.
+
+    Returns:
+        An `OnnxReport`.
+
+    Raises:
+        ValueError: The model is a supernet, has a layer that cannot be written, or the
+            file's outputs differ from the model's.
+    """
+    _check(model, batch_size, opset)
+    onnx = _import("onnx")
+    if verify:
+        _import("onnxruntime")
+    model = in_float32(model)
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.tmp"
+    try:
+        writer = _write(model, temporary, batch_size, opset)
+        difference, largest = None, None
+        if verify:
+            difference, largest = compare(model, temporary, batch_size, seed)
+            # Not "difference > limit", which not-a-number would pass.
+            if not difference <= tolerance * max(1.0, largest):
+                raise ValueError(
+                    f"ONNX Runtime's outputs differ from the model's by "
+                    f"{difference:.3g} (the largest output is {largest:.3g}), more "
+                    f"than tolerance={tolerance:g}. No file was written."
+                )
+        proto = onnx.load(temporary)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+    return OnnxReport(
+        path=path,
+        batch_size=batch_size,
+        opset=next(x.version for x in proto.opset_import if not x.domain),
+        bytes=os.path.getsize(path),
+        nodes=dict(collections.Counter(node.op_type for node in proto.graph.node)),
+        inputs=_shapes(proto.graph.input),
+        outputs=_shapes(proto.graph.output),
+        max_abs_difference=difference,
+        max_abs_output=largest,
+        writer=writer,
+    )
+
+
+def _check(model, batch_size, opset):
+    if any(isinstance(x, SearchableLayer) for x in model._flatten_layers()):
+        raise ValueError(
+            "A supernet switches between paths, which no ONNX runtime can: extract a "
+            f"subnet first, to_onnx(net.extract(path), ...). Received: {model.name!r}."
+        )
+    if not model.built or not hasattr(graph_of(model), "_inputs_struct"):
+        raise ValueError(
+            "Expected a Functional model, or a Sequential one that has been called on "
+            f"a batch. Received: {model.name!r}, a {type(model).__name__}."
+        )
+    if opset < _OLDEST_OPSET:
+        raise ValueError(f"Expected opset >= {_OLDEST_OPSET}. Received: opset={opset}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(
+            f"Expected a batch_size of at least 1, or None. Received: {batch_size}"
+        )
+    fixed = {tensor.shape[0] for tensor in model.inputs or ()} - {None, batch_size}
+    if fixed:
+        raise ValueError(
+            f"Model {model.name!r} has batch size {fixed.pop()} built in. "
+            f"Received: batch_size={batch_size}"
+        )
+
+
+def _write(model, path, batch_size, opset):
+    """Writes the file and returns which writer could."""
+    from keras_spos.onnx_writer import write
+
+    try:
+        proto = write(model, batch_size, opset)
+    except UnsupportedLayerError as error:
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                f"{error} Only tf2onnx may export that: save the model, load it under "
+                "KERAS_BACKEND=tensorflow and export it there."
+            ) from error
+        _import("tf2onnx")
+        try:
+            _trace(model, path, batch_size, opset)
+        except Exception as failure:
+            raise ValueError(f"{error} Nor can tf2onnx: {failure}") from failure
+        return "tf2onnx"
+    with open(path, "wb") as file:
+        file.write(proto.SerializeToString())
+    return "keras_spos"
+
+
+def _trace(model, path, batch_size, opset):
+    """Exports any model, by tracing its TensorFlow computation."""
+    signature = keras.tree.map_structure(
+        lambda t: keras.InputSpec(
+            shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
+        ),
+        graph_of(model)._inputs_struct,
+    )
+    with warnings.catch_warnings():
+        # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(
+            path,
+            format="onnx",
+            verbose=False,
+            input_signature=[signature],
+            opset_version=opset,
+        )
+    # tf2onnx copies operations that it does not know, and reports success.
+    _import("onnx").checker.check_model(path)
+
+
+def _shapes(values):
+    return {
+        value.name: tuple(
+            d.dim_value or "batch" for d in value.type.tensor_type.shape.dim
+        )
+        for value in values
+    }
+
+
+def _import(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"to_onnx needs {name}: pip install {name}") from error

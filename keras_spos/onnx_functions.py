@@ -1,0 +1,194 @@
+"""How layers without weights are written in ONNX: a function for each layer type.
+
+A function takes the graph, the layer, its output's Keras shape and its inputs, and
+returns the output's ONNX name and the order of its axes (see `onnx_writer.Value`).
+"""
+
+import keras
+import numpy as np
+from keras import layers
+from keras.src.ops import numpy as functions
+
+
+class UnsupportedLayerError(ValueError):
+    """A model has a layer that the ONNX writer does not know."""
+
+
+def activate(g, function, name, order):
+    """Applies a Keras activation function."""
+    found = keras.activations.serialize(function)
+    if found == "linear":
+        return name
+    if found == "softmax":
+        return g.add("Softmax", [name], axis=list(order).index(len(order) - 1))
+    if found == "relu6":
+        zero, six = g.constant(0.0, "min"), g.constant(6.0, "max")
+        return g.add("Clip", [name, zero, six])
+    if found == "silu":
+        return g.add("Mul", [name, g.add("Sigmoid", [name])])
+    if found in ("hard_sigmoid", "hard_silu"):
+        gate = g.add("HardSigmoid", [name], alpha=1 / 6, beta=0.5)
+        return gate if found == "hard_sigmoid" else g.add("Mul", [name, gate])
+    simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu"}
+    if found not in simple:
+        raise UnsupportedLayerError(f"activation {found!r}.")
+    return g.add(simple[found], [name])
+
+
+def _slice(g, layer, shape, x, key):
+    key = key if isinstance(key, tuple) else (key,)
+    if Ellipsis in key:
+        at = key.index(Ellipsis)
+        missing = (slice(None),) * (len(x.shape) - len(key) + 1)
+        key = key[:at] + missing + key[at + 1 :]
+    rows = []
+    for axis, item in enumerate(key):
+        if item == slice(None):
+            continue
+        if axis == 0 or not isinstance(item, slice) or (item.step or 1) < 0:
+            raise UnsupportedLayerError(
+                "only slices with positive steps, not of the batch, can be taken."
+            )
+        start, stop, step = item.indices(x.shape[axis])
+        rows.append((start, stop, x.order.index(axis), step))
+    labels = ("starts", "ends", "axes", "steps")
+    columns = [
+        g.constant(np.array(column, "int64"), label)
+        for column, label in zip(zip(*rows, strict=True), labels, strict=False)
+    ]
+    return (g.add("Slice", [x.name, *columns]) if rows else x.name), x.order
+
+
+def _concatenate(g, layer, shape, values):
+    order = values[0].order
+    names = [g.arrange(value, order) for value in values]
+    return g.add("Concat", names, axis=order.index(layer.axis % len(shape))), order
+
+
+def _merge(op_type):
+    def write(g, layer, shape, values, *others):
+        values = [*(values if isinstance(values, list) else [values]), *others]
+        tensors = [value for value in values if hasattr(value, "order")]
+        if any(len(tensor.shape) != len(shape) for tensor in tensors):
+            raise UnsupportedLayerError("inputs of different rank.")
+        # The first input that is not as Keras has it has likely been convolved.
+        plain = tuple(range(len(shape)))
+        order = next((t.order for t in tensors if t.order != plain), plain)
+        names = [
+            g.arrange(value, order)
+            if hasattr(value, "order")
+            else g.constant(_number(value), "number")
+            for value in values
+        ]
+        name = names[0]
+        for other in names[1:]:
+            name = g.add(op_type, [name, other])
+        if isinstance(layer, layers.Average):
+            name = g.add("Div", [name, g.constant(float(len(names)), "count")])
+        return name, order
+
+    return write
+
+
+def _number(value):
+    if not isinstance(value, (int, float)):
+        raise UnsupportedLayerError(f"an input that is no tensor: {type(value)}.")
+    return float(value)
+
+
+def _rescale(g, layer, shape, x):
+    offset, scale = np.asarray(layer.offset), np.asarray(layer.scale)
+    if offset.ndim or scale.ndim:
+        raise UnsupportedLayerError("a scale or offset that is not one number.")
+    name = g.add("Cast", [x.name], to=1)  # 1 is float32.
+    name = g.add("Mul", [name, g.constant(float(scale), "scale")])
+    return g.add("Add", [name, g.constant(float(offset), "offset")]), x.order
+
+
+def _flatten(g, layer, shape, x):
+    rank = len(x.shape)
+    order = tuple(range(rank))
+    if layer.data_format == "channels_first" and rank > 1:
+        order = (0, *range(2, rank), 1)  # Keras flattens with the channels last.
+    return g.add("Flatten", [g.arrange(x, order)], axis=1), range(2)
+
+
+def _reshape(g, layer, shape, x):
+    if None in shape[1:]:
+        raise UnsupportedLayerError(f"an output of unknown shape: {shape}.")
+    # Leading axes that stay may stay behind: [n, h, w, c] to [n, h, w, g, c / g] is
+    # [n, c, h, w] to [n, g, c / g, h, w], the channel shuffle without a Transpose.
+    kept = 1
+    if x.order != tuple(range(len(x.shape))):
+        shortest = min(len(shape), len(x.shape)) - 1
+        while kept < shortest and shape[kept] == x.shape[kept]:
+            kept += 1
+    behind = range(1, kept)
+    name = g.arrange(x, (0, *range(kept, len(x.shape)), *behind))
+    order = (0, *range(kept, len(shape)), *behind)
+    target = np.array([0, *(shape[axis] for axis in order[1:])])  # 0: as it is
+    return g.add("Reshape", [name, g.constant(target, "shape")]), order
+
+
+def _permute(g, layer, shape, x):
+    moved = (0, *layer.dims)
+    return x.name, [moved.index(axis) for axis in x.order]
+
+
+def _relu(g, layer, shape, x):
+    name = x.name
+    slope, top = float(layer.negative_slope), layer.max_value
+    if layer.threshold:
+        raise UnsupportedLayerError(f"threshold={layer.threshold}.")
+    if slope:
+        name = g.add("LeakyRelu", [name], alpha=slope)
+    elif top is None:
+        name = g.add("Relu", [name])
+    if top is not None:
+        bottom = "" if slope else g.constant(0.0, "min")
+        name = g.add("Clip", [name, bottom, g.constant(float(top), "max")])
+    return name, x.order
+
+
+def _activation(g, layer, shape, x):
+    function = layer.activation
+    return activate(g, function, x.name, x.order), x.order
+
+
+def _softmax(g, layer, shape, x):
+    if not isinstance(layer.axis, int):
+        raise UnsupportedLayerError(f"axis={layer.axis}.")
+    axis = x.order.index(layer.axis % len(shape))
+    return g.add("Softmax", [x.name], axis=axis), x.order
+
+
+def _identity(g, layer, shape, x):
+    return x.name, x.order
+
+
+WRITERS = {
+    layers.Activation: _activation,
+    layers.ActivityRegularization: _identity,
+    layers.Add: _merge("Add"),
+    layers.Average: _merge("Add"),
+    layers.Concatenate: _concatenate,
+    layers.Dropout: _identity,
+    layers.Flatten: _flatten,
+    layers.Identity: _identity,
+    layers.Maximum: _merge("Max"),
+    layers.Minimum: _merge("Min"),
+    layers.Multiply: _merge("Mul"),
+    layers.Permute: _permute,
+    layers.ReLU: _relu,
+    layers.Rescaling: _rescale,
+    layers.Reshape: _reshape,
+    layers.Softmax: _softmax,
+    layers.SpatialDropout2D: _identity,
+    layers.Subtract: _merge("Sub"),
+    # What `x[..., ::2]`, `x + y` and their like are in a model's graph.
+    functions.Add: _merge("Add"),
+    functions.GetItem: _slice,
+    functions.Multiply: _merge("Mul"),
+    functions.Subtract: _merge("Sub"),
+    functions.TrueDivide: _merge("Div"),
+}

@@ -1,0 +1,145 @@
+"""How layers that convolve, pool, normalize or multiply are written in ONNX.
+
+A function takes the graph, the layer, its output's Keras shape and its inputs, and
+returns the output's ONNX name and the order of its axes (see `onnx_writer.Value`).
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_spos import onnx_functions
+from keras_spos.onnx_functions import UnsupportedLayerError, activate
+
+
+def _convolution(g, layer, shape, x):
+    # Keras: kernel [*size, channels / groups, filters]. ONNX: the last two first.
+    kernel = np.moveaxis(keras.ops.convert_to_numpy(layer.kernel), (-1, -2), (0, 1))
+    return _convolve(g, layer, shape, x, kernel, layer.groups)
+
+
+def _depthwise(g, layer, shape, x):
+    # Keras: kernel [*size, channels, multiplier]. ONNX: one group for each channel.
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    channels = kernel.shape[-2]
+    kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+    kernel = np.moveaxis(kernel, (-1, -2), (0, 1))
+    return _convolve(g, layer, shape, x, kernel, channels)
+
+
+def _convolve(g, layer, shape, x, kernel, groups):
+    order = _channels_first(layer, x)
+    inputs = [g.arrange(x, order), g.constant(kernel, "kernel")]
+    if layer.use_bias:
+        inputs.append(g.constant(layer.bias, "bias"))
+    name = g.add(
+        "Conv",
+        inputs,
+        kernel_shape=list(layer.kernel_size),
+        strides=list(layer.strides),
+        dilations=list(layer.dilation_rate),
+        group=groups,
+        pads=_pads(x, order, layer.kernel_size, layer),
+    )
+    return activate(g, layer.activation, name, order), order
+
+
+def _pads(x, order, size, layer):
+    """Padding as ONNX wants it: all begins, then all ends."""
+    if layer.padding == "valid":
+        return [0] * (2 * len(size))
+    if layer.padding != "same":
+        raise UnsupportedLayerError(f"padding={layer.padding!r}.")
+    begins, ends = [], []
+    dilations = getattr(layer, "dilation_rate", [1] * len(size))
+    for axis, k, s, d in zip(order[2:], size, layer.strides, dilations, strict=True):
+        # As many outputs as strides begin in the input; the odd zero goes to the end.
+        count = math.ceil(x.shape[axis] / s)
+        total = max((count - 1) * s + (k - 1) * d + 1 - x.shape[axis], 0)
+        begins.append(total // 2)
+        ends.append(total - total // 2)
+    return begins + ends
+
+
+def _channels_first(layer, x):
+    rank = len(x.shape)
+    if layer.data_format == "channels_first":
+        return tuple(range(rank))
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def _pool(op_type, **attributes):
+    def write(g, layer, shape, x):
+        order = _channels_first(layer, x)
+        name = g.add(
+            op_type,
+            [g.arrange(x, order)],
+            kernel_shape=list(layer.pool_size),
+            strides=list(layer.strides),
+            pads=_pads(x, order, layer.pool_size, layer),
+            **attributes,
+        )
+        return name, order
+
+    return write
+
+
+def _global_pool(op_type):
+    def write(g, layer, shape, x):
+        order = _channels_first(layer, x)
+        name = g.add(op_type, [g.arrange(x, order)])
+        if layer.keepdims:
+            return name, order
+        return g.add("Flatten", [name], axis=1), range(2)
+
+    return write
+
+
+def _norm(g, layer, shape, x):
+    axis = layer.axis % len(shape)
+    order = (0, axis, *(i for i in range(1, len(shape)) if i != axis))
+    size = shape[axis]
+    constants = [
+        g.constant(layer.gamma if layer.scale else np.ones(size), "gamma"),
+        g.constant(layer.beta if layer.center else np.zeros(size), "beta"),
+        g.constant(layer.moving_mean, "mean"),
+        g.constant(layer.moving_variance, "variance"),
+    ]
+    inputs = [g.arrange(x, order), *constants]
+    return g.add("BatchNormalization", inputs, epsilon=layer.epsilon), order
+
+
+def _zero_padding(g, layer, shape, x):
+    order = _channels_first(layer, x)
+    begins, ends = zip(*layer.padding, strict=True)
+    pads = g.constant(np.array([0, 0, *begins, 0, 0, *ends]), "pads")
+    return g.add("Pad", [g.arrange(x, order), pads]), order
+
+
+def _dense(g, layer, shape, x):
+    plain = tuple(range(len(shape)))
+    inputs = [g.arrange(x, plain), g.constant(layer.kernel, "kernel")]
+    if len(shape) == 2:
+        bias = [g.constant(layer.bias, "bias")] if layer.use_bias else []
+        name = g.add("Gemm", inputs + bias)
+    else:
+        name = g.add("MatMul", inputs)
+        if layer.use_bias:
+            name = g.add("Add", [name, g.constant(layer.bias, "bias")])
+    return activate(g, layer.activation, name, plain), plain
+
+
+WRITERS = {
+    **onnx_functions.WRITERS,
+    layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
+    layers.BatchNormalization: _norm,
+    layers.Conv2D: _convolution,
+    layers.Dense: _dense,
+    layers.DepthwiseConv2D: _depthwise,
+    layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
+    layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
+    layers.MaxPooling2D: _pool("MaxPool"),
+    layers.ZeroPadding2D: _zero_padding,
+}

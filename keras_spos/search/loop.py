@@ -1,0 +1,167 @@
+"""The ask and tell loop that every searcher shares.
+
+    for each generation:
+        ask the algorithm for paths      (or take them from the checkpoint)
+        score them                       (or take the scores from the checkpoint)
+        tell the algorithm; write the checkpoint
+
+The random numbers of a generation come from ``(seed, generation, phase)`` alone, so
+telling an algorithm its checkpointed past puts it where it was when it was killed.
+"""
+
+import math
+import sys
+
+import numpy as np
+from pymoo.core.population import Population
+from pymoo.core.termination import NoTermination
+from tqdm import tqdm
+
+from keras_spos.search.checkpoint import Checkpoint, describe_table
+from keras_spos.search.result import History, Result
+
+_ASK, _TELL = 0, 1
+
+
+def ask_tell(
+    algorithm,
+    problem,
+    score,
+    settings,
+    *,
+    batch,
+    evaluations,
+    checkpoint,
+    costs,
+    topk,
+    verbose,
+):
+    """Runs a pymoo algorithm until `evaluations` paths are scored.
+
+    Args:
+        algorithm: A pymoo algorithm that asks for at most `batch` paths at a time.
+        problem: The `ArchitectureProblem`.
+        score: A callable from an int64 array ``[n, d]`` to `n` finite numbers.
+        settings: JSON-able arguments of the search, its ``"seed"`` among them.
+        batch: Number of paths in a generation.
+        evaluations: Number of paths to score in all.
+        checkpoint: A file name or None.
+        costs: More tables to report.
+        topk: Length of ``result.topk``.
+        verbose: Whether to show a progress bar.
+
+    Returns:
+        A `Result`; its `exhausted` is true if too few legal paths were found.
+    """
+    tables = _report_tables(problem, costs)
+    record = Checkpoint(checkpoint, problem.space, _full_settings(settings, problem))
+    algorithm.setup(problem, termination=NoTermination())
+    seed, used = settings["seed"], 0
+    with tqdm(
+        total=evaluations,
+        initial=min(len(record.scores), evaluations),
+        unit="path",
+        desc=settings["algorithm"],
+        disable=not verbose,
+    ) as progress:
+        for generation in range(math.ceil(evaluations / batch)):
+            wanted = min(batch, evaluations - used)
+            paths, scores = record.generation(generation)
+            paths, scores = paths[:wanted], scores[:wanted]
+            if len(paths) < wanted and record.may_grow(generation):
+                asked = _ask(algorithm, seed, generation)[:wanted]
+                record.check_repeats(asked, paths, generation)
+                new = asked[len(paths) :]
+                if len(new):
+                    new_scores = _checked_scores(score, new)
+                    record.append(generation, new, new_scores)
+                    scores = np.append(scores, new_scores)
+                paths = asked
+            if not len(paths):
+                break  # no legal path is left
+            _tell(algorithm, seed, generation, paths, scores)
+            used += len(paths)
+            progress.update(max(0, used - progress.n))
+            progress.set_postfix(best=f"{record.scores[:used].max():.5g}")
+        if verbose and used < evaluations:
+            progress.write(
+                f"Scored {used} of {evaluations} paths: no more legal ones were found.",
+                file=sys.stderr,
+            )
+    history = History(
+        problem.space,
+        record.generations[:used],
+        record.paths[:used],
+        record.scores[:used],
+        {table.name: table(record.paths[:used]) for table in tables},
+    )
+    return Result(
+        history,
+        topk=topk,
+        minimize=[table.name for table in problem.minimize],
+        exhausted=used < evaluations,
+    )
+
+
+def _ask(algorithm, seed, generation):
+    """The paths that the algorithm wants scored, int64 ``[n, d]``."""
+    algorithm.random_state = np.random.default_rng([seed, generation, _ASK])
+    population = algorithm.ask()
+    shape = (-1, algorithm.problem.n_var)
+    if population is None or not len(population):
+        return np.empty((0, shape[1]), dtype=np.int64)
+    return population.get("X").astype(np.int64).reshape(shape)
+
+
+def _tell(algorithm, seed, generation, paths, scores):
+    """Hands the scores over and remembers the paths as visited."""
+    algorithm.random_state = np.random.default_rng([seed, generation, _TELL])
+    problem = algorithm.problem
+    population = Population.new("X", paths)
+    population.set("F", problem.objectives(paths, scores))
+    algorithm.tell(infills=population)
+    problem.visited.update(map(tuple, paths.tolist()))
+
+
+def _checked_scores(score, paths):
+    """Calls `score` and refuses what a search cannot rank."""
+    scores = np.asarray(score(paths.copy()), dtype=np.float64)
+    if scores.shape != (len(paths),):
+        raise ValueError(
+            f"score returns one number per path, shape ({len(paths)},). Received: "
+            f"shape {scores.shape} for {len(paths)} paths, the first of which is "
+            f"{tuple(paths[0].tolist())}."
+        )
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ValueError(
+            f"score returns finite numbers. Received: {scores[bad[0]]} for path "
+            f"{tuple(paths[bad[0]].tolist())} ({len(bad)} of {len(paths)} paths)."
+        )
+    return scores
+
+
+def _report_tables(problem, costs):
+    """The tables whose costs are reported: of limits, objectives and `costs`."""
+    tables = {}
+    for table in [*(x.table for x in problem.limits), *problem.minimize, *costs]:
+        known = tables.setdefault(table.name, table)
+        if table.name in History.columns:
+            raise ValueError(f"A table cannot be named {table.name!r} here: rename it.")
+        if known is not table and describe_table(known) != describe_table(table):
+            raise ValueError(
+                f"Two different tables are named {table.name!r}: rename one."
+            )
+        if table.space != problem.space:
+            raise ValueError(f"Table {table.name!r} belongs to another search space.")
+    return list(tables.values())
+
+
+def _full_settings(settings, problem):
+    """Everything that decides which paths are asked for, next to the scores."""
+    limits = [
+        {**describe_table(limit.table), "value": limit.value}
+        for limit in problem.limits
+    ]
+    minimize = [describe_table(table) for table in problem.minimize]
+    return {**settings, "limits": limits, "minimize": minimize}

@@ -1,0 +1,164 @@
+"""What every recipe shares: its arguments, and its output folder with provenance."""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+
+
+def arguments(description, presets):
+    """Parses the command line of a recipe without arguments of its own."""
+    return parser_for(description, presets).parse_args()
+
+
+def parser_for(description, presets):
+    """The arguments that every recipe takes.
+
+    Args:
+        description: One line about the recipe.
+        presets: Names of its presets; the first is the default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--preset", choices=presets, default=presets[0])
+    parser.add_argument(
+        "--data-dir",
+        default=os.environ.get("KERAS_SPOS_DATA"),
+        help="folder with the data set (default: the variable KERAS_SPOS_DATA)",
+    )
+    parser.add_argument("--output-dir", help="default: runs/<recipe>-<preset>")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with what is in the output folder"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+class Output:
+    """A recipe's output folder.
+
+    Args:
+        recipe: The recipe's name.
+        args: What `arguments` returned.
+    """
+
+    def __init__(self, recipe, args):
+        self.recipe = recipe
+        self.args = args
+        self.folder = args.output_dir or os.path.join("runs", f"{recipe}-{args.preset}")
+        if os.path.isdir(self.folder) and os.listdir(self.folder) and not args.resume:
+            raise SystemExit(
+                f"{self.folder} is not empty. Pass --resume to go on with it, or "
+                "another --output-dir."
+            )
+        os.makedirs(self.folder, exist_ok=True)
+        self.start = time.time()
+        self.commits = _append_commit(self.path("commits.json"))
+
+    def path(self, *names):
+        """A path in the folder; its parent exists."""
+        path = os.path.join(self.folder, *names)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def say(self, message):
+        """Prints a line, with the minutes since the start."""
+        print(f"[{(time.time() - self.start) / 60:5.1f} min] {message}", flush=True)
+
+    def done(self, name):
+        """What `finish` wrote for a part of the recipe, or None."""
+        path = self.path("parts", f"{name}.json")
+        if not os.path.exists(path):
+            return None
+        with open(path) as file:
+            return json.load(file)
+
+    def finish(self, name, result):
+        """Keeps the result of a part, so that a resumed recipe skips it."""
+        _write_json(self.path("parts", f"{name}.json"), result)
+        return result
+
+    def report(self, settings, result):
+        """Writes report.json: the result and everything that made it."""
+        _write_json(
+            self.path("report.json"),
+            {"provenance": self.provenance(), "settings": settings, "result": result},
+        )
+
+    def provenance(self):
+        """Command, commit, device and versions."""
+        import keras
+
+        packages = ("keras", keras.backend.backend(), "numpy", "pymoo")
+        return {
+            "command": f"python -m recipes.{self.recipe} "
+            + shlex.join(_without_folders(sys.argv[1:])),
+            # Of each start: a run that was stopped may have gone on with newer code.
+            "commits": self.commits,
+            "minutes": round((time.time() - self.start) / 60, 1),
+            "backend": keras.backend.backend(),
+            "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+            "versions": {p: _version(p) for p in packages},
+        }
+
+
+def settings_dict(settings):
+    """A settings dataclass as JSON-able data."""
+    return json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+
+
+def markdown_table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
+
+
+def _without_folders(words):
+    kept, skip = [], False
+    for word in words:
+        # A folder's name says nothing on another machine.
+        kept.append("DIR" if skip else word)
+        skip = word in ("--data-dir", "--output-dir", "--supernet")
+    return kept
+
+
+def _version(package):
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _commit():
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(changed, capture_output=True, text=True, check=True)
+        return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _append_commit(path):
+    commits = []
+    if os.path.exists(path):
+        with open(path) as file:
+            commits = json.load(file)
+    commits.append({"commit": _commit(), "date": datetime.date.today().isoformat()})
+    _write_json(path, commits)
+    return commits
+
+
+def _write_json(path, data):
+    with open(f"{path}.tmp", "w") as file:
+        json.dump(data, file, indent=1)
+    os.replace(f"{path}.tmp", path)

@@ -1,0 +1,262 @@
+"""The experiment that SPOS's Table 3 and Figures 1 and 2 share: settings and steps.
+
+Section 4 of the paper, "Search Space: Building Blocks". ``paper`` is the paper's
+experiment; ``small`` is the same on CIFAR-10 with a smaller network and shorter
+schedules; ``smoke`` only shows that everything runs.
+"""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+
+import keras_spos as ks
+from keras_spos import callbacks, data, search, spaces
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One preset.
+
+    Args:
+        dataset: "imagenet", "cifar10" or "digits".
+        space: Arguments of `spaces.shufflenet_v2`.
+        train_per_class: Training images of each class to use; None is all.
+        validation_per_class: Training images of each class held out for the search.
+        batch_size: Images per step.
+        supernet_epochs: Length of supernet training.
+        retrain_epochs: Length of training of each found or baseline network.
+        figure1_epochs: Length of each of Figure 1's supernet trainings.
+        learning_rate: Falls linearly to 0.
+        l2: Weight decay, in the gradient.
+        label_smoothing: Label smoothing.
+        calibration_images: Training images for batch norm statistics.
+        flops_limit: Limit of the search; None is the quantile at which the paper's
+            330M lies in the paper's space.
+        population: Candidates per generation.
+        generations: Generations of evolution.
+        topk: Candidates kept.
+        random_networks: How many random networks Table 3 averages over.
+    """
+
+    dataset: str
+    space: dict
+    validation_per_class: int
+    batch_size: int
+    supernet_epochs: int
+    retrain_epochs: int
+    figure1_epochs: int
+    train_per_class: int | None = None
+    learning_rate: float = 0.5
+    l2: float = 4e-5
+    label_smoothing: float = 0.1
+    calibration_images: int = 20_000
+    flops_limit: float | None = None
+    population: int = 50
+    generations: int = 20
+    topk: int = 10
+    random_networks: int = 5
+
+
+PRESETS = {
+    "small": Settings(
+        dataset="cifar10",
+        space={
+            "input_shape": (32, 32, 3),
+            "num_classes": 10,
+            "stem_stride": 2,
+            "stage_channels": (64, 128, 256),
+            "stage_blocks": (3, 4, 3),
+            "head_channels": 512,
+        },
+        train_per_class=2_000,
+        validation_per_class=200,
+        batch_size=128,
+        supernet_epochs=12,
+        retrain_epochs=4,
+        figure1_epochs=4,
+        learning_rate=0.1,
+        calibration_images=1_000,
+        population=20,
+        generations=10,
+        random_networks=2,
+    ),
+    "smoke": Settings(
+        dataset="digits",
+        space={
+            "input_shape": (16, 16, 3),
+            "num_classes": 10,
+            "stem_channels": 8,
+            "stage_channels": (16, 32),
+            "stage_blocks": (2, 2),
+            "head_channels": 64,
+        },
+        validation_per_class=20,
+        batch_size=64,
+        supernet_epochs=1,
+        retrain_epochs=1,
+        figure1_epochs=1,
+        learning_rate=0.05,
+        calibration_images=100,
+        population=6,
+        generations=2,
+        topk=3,
+        random_networks=1,
+    ),
+    "paper": Settings(
+        dataset="imagenet",
+        space={"input_shape": (224, 224, 3), "num_classes": 1000},
+        validation_per_class=50,
+        batch_size=1024,
+        supernet_epochs=120,
+        retrain_epochs=240,
+        figure1_epochs=120,
+        flops_limit=330e6,
+    ),
+}
+# The share of uniform paths that the paper's limit admits in the paper's space.
+LIMIT_QUANTILE = 0.589
+
+
+class Experiment:
+    """Data, supernet and evaluator of one preset.
+
+    Args:
+        settings: The preset.
+        output: The recipe's `Output`.
+        args: The recipe's arguments.
+    """
+
+    def __init__(self, settings, output, args):
+        self.settings = settings
+        self.output = output
+        self.seed = args.seed
+        self.splits = _load(settings, args.data_dir)
+        keras.utils.set_random_seed(args.seed)
+        self.net = spaces.shufflenet_v2(
+            **settings.space, l2=settings.l2, seed=args.seed
+        )
+        self.flops = ks.flops_table(self.net)
+        self.params = ks.params_table(self.net)
+        paths = self.net.space.sample(20_000, seed=1)
+        self.uniform_flops = self.flops(paths)
+        limit = settings.flops_limit
+        if limit is None:
+            limit = float(np.quantile(self.uniform_flops, LIMIT_QUANTILE))
+        self.limit = self.flops <= limit
+
+    def constraint_sampler(self):
+        """Uniform constraint sampling: the paper's seven ranges, or as many here."""
+        if self.settings.flops_limit is not None:
+            return ks.CostRangeSampler(self.flops, np.arange(290e6, 361e6, 10e6))
+        edges = np.quantile(self.uniform_flops, (0.01, 0.99))
+        return ks.CostRangeSampler(self.flops, np.linspace(*edges, 8))
+
+    def train(self, model, name, epochs, extra=()):
+        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        s = self.settings
+        batches = self.training_data()
+        model.compile(
+            keras.optimizers.SGD(
+                keras.optimizers.schedules.PolynomialDecay(
+                    s.learning_rate, epochs * len(batches), end_learning_rate=0.0
+                ),
+                momentum=0.9,
+            ),
+            ks.SmoothedCrossentropy(s.label_smoothing),
+            metrics=["accuracy"],
+        )
+        resume = callbacks.Resume(self.output.path("checkpoints", name), data=batches)
+        model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
+        return resume.history
+
+    def training_data(self):
+        """Augmented training batches."""
+        s = self.settings
+        return data.training(
+            self.splits.train,
+            s.batch_size,
+            seed=self.seed,
+            augment={"imagenet": "imagenet", "cifar10": "cifar", "digits": None}[
+                s.dataset
+            ],
+            mean=self.splits.mean,
+            std=self.splits.std,
+        )
+
+    def evaluator(self, net, **options):
+        """Scores paths: calibration on training images, validation on held-out ones."""
+        validation = _in_memory(self.splits.validation)
+        return ks.Evaluator(
+            net,
+            _in_memory(self.calibration()).images,
+            (validation.images, validation.labels),
+            preprocess=self.standardise,
+            **options,
+        )
+
+    def calibration(self):
+        """The fixed, class-balanced training images for batch norm statistics."""
+        return data.balanced_subset(
+            self.splits.train, n=self.settings.calibration_images, seed=self.seed
+        )
+
+    def standardise(self, images):
+        """Images as the model takes them."""
+        return data.standardise(images, self.splits.mean, self.splits.std)
+
+    def evolve(self, score):
+        """SPOS, Algorithm 1."""
+        s = self.settings
+        return search.evolve(
+            self.net.space,
+            score,
+            limits=[self.limit],
+            population=s.population,
+            generations=s.generations,
+            topk=s.topk,
+            seed=self.seed,
+            checkpoint=self.output.path("evolution.json"),
+        )
+
+    def random_search(self, score):
+        """Random search with as many evaluations."""
+        s = self.settings
+        return search.random_search(
+            self.net.space,
+            score,
+            limits=[self.limit],
+            evaluations=s.population * s.generations,
+            batch=s.population,
+            seed=self.seed,
+            checkpoint=self.output.path("random_search.json"),
+        )
+
+    def test_accuracy(self, model):
+        """Top-1 accuracy on the official test set."""
+        batches = data.evaluation(
+            self.splits.test, 500, mean=self.splits.mean, std=self.splits.std
+        )
+        return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+
+
+def _in_memory(images):
+    return images if isinstance(images, data.ArrayData) else data.in_memory(images)
+
+
+def _load(settings, data_dir):
+    source = {
+        "imagenet": functools.partial(data.imagenet, data_dir),
+        "cifar10": functools.partial(data.cifar10, data_dir),
+        "digits": functools.partial(data.digits, settings.space["input_shape"][0]),
+    }[settings.dataset]
+    splits = source(validation_per_class=settings.validation_per_class)
+    if settings.train_per_class:
+        splits = dataclasses.replace(
+            splits,
+            train=data.balanced_subset(
+                splits.train, per_class=settings.train_per_class
+            ),
+        )
+    return splits

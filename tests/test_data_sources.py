@@ -1,0 +1,168 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_spos import data
+
+
+def write_npz(path, n_train=40, n_test=20, shape=(32, 32, 3)):
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for name, n in (("train", n_train), ("test", n_test)):
+        arrays[f"x_{name}"] = generator.integers(0, 256, (n, *shape), dtype=np.uint8)
+        arrays[f"y_{name}"] = np.arange(n) % 10
+    np.savez(path, **arrays)
+    return arrays
+
+
+@pytest.fixture
+def no_tensorflow_datasets(monkeypatch):
+    # None in sys.modules makes the import fail, as where it is not installed.
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.delenv("KERAS_SPOS_DATA", raising=False)
+
+
+def test_cifar10_from_a_file(tmp_path, monkeypatch):
+    arrays = write_npz(tmp_path / "cifar10.npz")
+    splits = data.cifar10(tmp_path, validation_per_class=2)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 20, 20)
+    assert np.bincount(splits.validation.labels).tolist() == [2] * 10
+    np.testing.assert_array_equal(splits.test.images, arrays["x_test"])
+    assert splits.num_classes == 10
+    monkeypatch.setenv("KERAS_SPOS_DATA", str(tmp_path))
+    again = data.cifar10(validation_per_class=2)
+    np.testing.assert_array_equal(again.validation.images, splits.validation.images)
+
+
+def test_cifar10_error_names_both_ways(tmp_path, no_tensorflow_datasets):
+    with pytest.raises(FileNotFoundError) as caught:
+        data.cifar10(tmp_path)
+    for words in (str(tmp_path / "cifar10.npz"), "pip install", "KERAS_SPOS_DATA"):
+        assert words in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="are not set"):
+        data.cifar10()
+
+
+def test_imagenet_needs_tensorflow_datasets(tmp_path, no_tensorflow_datasets):
+    with pytest.raises(ImportError, match="pip install tensorflow"):
+        data.imagenet(tmp_path)
+
+
+def test_npz_of_grey_images(tmp_path):
+    arrays = write_npz(tmp_path / "grey.npz", shape=(8, 8))
+    splits = data.npz(tmp_path / "grey.npz", validation_per_class=1)
+    assert splits.train.images.shape == (30, 8, 8, 3)
+    np.testing.assert_array_equal(splits.test.images[..., 2], arrays["x_test"])
+    mean, std = data.channel_statistics(splits.train.images)
+    assert (splits.mean, splits.std) == (mean, std)
+
+
+def test_npz_errors(tmp_path):
+    np.savez(tmp_path / "short.npz", x_train=np.zeros(1))
+    with pytest.raises(ValueError, match="Missing: .*'x_test'.*'y_train'"):
+        data.npz(tmp_path / "short.npz")
+    write_npz(tmp_path / "few.npz")
+    with pytest.raises(ValueError, match="it has 4"):
+        data.npz(tmp_path / "few.npz", validation_per_class=4)
+
+
+def test_digits():
+    pytest.importorskip("sklearn")
+    splits = data.digits()
+    assert splits.train.images.shape == (1197, 32, 32, 3)
+    assert np.bincount(splits.validation.labels).tolist() == [30] * 10
+    assert np.bincount(splits.test.labels).tolist() == [30] * 10
+    other = data.digits(seed=1)
+    np.testing.assert_array_equal(other.test.images, splits.test.images)
+    assert (other.validation.images != splits.validation.images).any()
+    # Each of the 8 x 8 values 0..16 became a block of 4 x 4 pixels 0..255.
+    image = splits.train.images[0, :, :, 1]
+    np.testing.assert_array_equal(image, image[::4, ::4].repeat(4, 0).repeat(4, 1))
+    assert splits.train.images.max() == 255
+
+
+def test_digits_are_padded_in_the_middle():
+    pytest.importorskip("sklearn")
+    images = data.digits(size=21).train.images
+    assert images.shape[1:] == (21, 21, 3)
+    assert not images[:, :2].any() and not images[:, 18:].any()
+    assert images[:, 2:18].any(axis=(0, 2, 3)).all()
+    with pytest.raises(ValueError, match="size=7"):
+        data.digits(size=7)
+
+
+def write_images(root, classes, count, size=(10, 12)):
+    image = pytest.importorskip("PIL.Image")
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            ending = ("jpg", "PNG", "jpeg")[i % 3]
+            pixels = np.full((*size, 3), 20 * label + i, np.uint8)
+            image.fromarray(pixels).save(root / name / f"{i}.{ending}")
+        (root / name / "notes.txt").write_text("not an image")
+
+
+def test_folder_without_parts(tmp_path):
+    write_images(tmp_path, ["b", "a", "c"], count=9)
+    splits = data.image_folder(tmp_path, validation_per_class=2, test_per_class=3)
+    for part, count in ((splits.train, 4), (splits.validation, 2), (splits.test, 3)):
+        assert np.bincount(part.labels).tolist() == [count] * 3
+    # Classes are numbered by sorted names.
+    for path, label in zip(splits.train.paths, splits.train.labels, strict=True):
+        assert path.split("/")[-2] == "abc"[label]
+    everything = [*splits.train.paths, *splits.validation.paths, *splits.test.paths]
+    assert len(set(everything)) == 27
+    again = data.image_folder(tmp_path, validation_per_class=2, test_per_class=3)
+    assert again.validation.paths.tolist() == splits.validation.paths.tolist()
+
+
+def test_folder_laid_out_like_imagenet(tmp_path):
+    write_images(tmp_path / "train", ["a", "b"], count=5)
+    write_images(tmp_path / "val", ["a", "b"], count=2)
+    splits = data.image_folder(tmp_path, validation_per_class=2)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [6, 4, 4]
+    assert all("/train/" in path for path in splits.validation.paths)
+    assert all("/val/" in path for path in splits.test.paths)
+    same = data.imagenet(tmp_path, validation_per_class=2)
+    assert same.validation.paths.tolist() == splits.validation.paths.tolist()
+
+
+def test_folder_with_three_parts(tmp_path):
+    for part, count in (("train", 5), ("val", 3), ("test", 2)):
+        write_images(tmp_path / part, ["a", "b"], count)
+    splits = data.image_folder(tmp_path)
+    sizes = [len(p) for p in (splits.train, splits.validation, splits.test)]
+    assert sizes == [10, 6, 4]
+    assert all("/val/" in path for path in splits.validation.paths)
+
+
+def test_folder_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        data.image_folder(tmp_path / "nowhere")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="no image"):
+        data.image_folder(tmp_path / "empty")
+    write_images(tmp_path / "set" / "train", ["a", "b"], count=3)
+    with pytest.raises(FileNotFoundError, match="no test, val or validation"):
+        data.image_folder(tmp_path / "set")
+    write_images(tmp_path / "set" / "test", ["a", "z"], count=3)
+    with pytest.raises(ValueError, match="lacks: .'z'"):
+        data.image_folder(tmp_path / "set")
+
+
+def test_import_needs_neither_backend():
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "import types, importlib.util\n"
+        # The parent package may import Keras; this asks about `data` alone.
+        "parent = types.ModuleType('keras_spos'); parent.__path__ = ['keras_spos']\n"
+        "sys.modules['keras_spos'] = parent\n"
+        "import keras_spos.data\n"
+        "heavy = {'keras', 'tensorflow', 'jax', 'sklearn', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    root = __file__.rsplit("/tests/", 1)[0]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
