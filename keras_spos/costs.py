@@ -171,7 +171,8 @@ class Limit:
     def check_feasible(self):
         """Raises `InfeasibleLimitError` if no path of the space can meet the limit."""
         low, high = self.table.reachable_range()
-        if not self.value >= low:
+        # The cheapest path's own sum may differ from `low` in the last digit.
+        if not self.value >= low - 1e-9 * abs(low):
             raise InfeasibleLimitError(
                 f"No architecture has {self.table.name} <= {self.value:g}. This space "
                 f"reaches {low:g} to {high:g} {self.table.unit}."

@@ -1,0 +1,97 @@
+"""Figures show what they were given, and touch nothing global."""
+
+import sys
+
+import numpy as np
+import pytest
+from landscapes import Landscape, make_space, make_table
+
+from keras_spos import plots, search
+
+SPACE = make_space(*[3] * 6)
+FLOPS = make_table(SPACE, base=1e6)
+
+
+@pytest.fixture(scope="module")
+def results():
+    options = {"costs": [FLOPS], "verbose": False}
+    return {
+        "evolution": search.evolve(
+            SPACE, Landscape(SPACE), population=20, generations=4, **options
+        ),
+        "random": search.random_search(
+            SPACE, Landscape(SPACE), evaluations=80, batch=20, **options
+        ),
+    }
+
+
+def lines(figure, label):
+    (axes,) = figure.axes
+    return [line for line in axes.lines if line.get_label() == label]
+
+
+def is_png(path):
+    return path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_history(results, tmp_path):
+    figure = plots.plot_history(results, tmp_path / "history.png")
+    (best,) = lines(figure, "evolution")
+    scores = results["evolution"].history.scores
+    np.testing.assert_array_equal(best.get_ydata(), np.maximum.accumulate(scores))
+    (axes,) = figure.axes
+    everything = np.concatenate([r.history.scores for r in results.values()])
+    below = (everything < axes.get_ylim()[0]).sum()
+    assert [text.get_text() for text in axes.texts] == [
+        f"{below} of 160 candidates below"
+    ]
+    assert is_png(tmp_path / "history.png")
+
+
+def test_front(results, tmp_path):
+    figure = plots.plot_front(
+        results, "flops", tmp_path / "front.png", limit=1e6 + 20, xlabel="FLOPs"
+    )
+    (front,) = lines(figure, "random")
+    costs, scores = front.get_xdata(), front.get_ydata()
+    assert np.all(np.diff(costs) > 0) and np.all(np.diff(scores) > 0)
+    assert scores[-1] == results["random"].best.score
+    assert is_png(tmp_path / "front.png")
+    with pytest.raises(ValueError, match="has the costs .'flops'.. Received: 'params'"):
+        plots.plot_front(results, "params")
+
+
+def test_histogram_does_not_draw_legal_values_beyond_the_limit(tmp_path):
+    costs = np.linspace(0, 10, 101)
+    figure = plots.plot_histogram(
+        {"all": costs, "legal": costs[costs < 6.05]},
+        tmp_path / "histogram.png",
+        markers={"limit": 6.05},
+        bins=7,
+    )
+    (axes,) = figure.axes
+    right = [patch.get_path().get_extents().x1 for patch in axes.patches]
+    assert right[2] == right[3] > 6.05  # the bins reach as far for both, but ...
+    heights = axes.patches[2].get_path().vertices
+    assert heights[heights[:, 0] > 6.05 + 1e-9][:, 1].max() == 0
+    assert is_png(tmp_path / "histogram.png")
+
+
+@pytest.mark.parametrize("sizes", [[3] * 6, [12, 3, 12]])
+def test_architecture(sizes, tmp_path):
+    space = make_space(*sizes)
+    path = space.sample(1)[0]
+    figure = plots.plot_architecture(space, {"a": path, "b": path}, tmp_path / "a.png")
+    (axes,) = figure.axes
+    assert [int(text.get_text()) for text in axes.texts] == [*path, *path]
+    assert len(axes.patches) == 2 * len(sizes)
+    assert is_png(tmp_path / "a.png")
+    assert len(plots.plot_architecture(space, path).axes[0].texts) == len(sizes)
+
+
+def test_pyplot_is_not_imported(results):
+    before = sys.modules.pop("matplotlib.pyplot", None)
+    plots.plot_history(results)
+    assert "matplotlib.pyplot" not in sys.modules
+    if before is not None:
+        sys.modules["matplotlib.pyplot"] = before

@@ -1,0 +1,278 @@
+"""What every search promises, and that it finds something."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from landscapes import Landscape, all_paths, make_space, make_table
+
+from keras_spos import search
+from keras_spos.costs import Block, CostTable, InfeasibleLimitError
+
+SPACE = make_space(*[4] * 12)
+FLOPS = make_table(SPACE)
+PARAMS = make_table(SPACE, "params", seed=1)
+
+
+def evolve(space, score, **options):
+    return search.evolve(space, score, verbose=False, **options)
+
+
+def random_search(space, score, generations=20, population=50, **options):
+    evaluations = generations * population
+    return search.random_search(
+        space,
+        score,
+        evaluations=evaluations,
+        batch=population,
+        verbose=False,
+        **options,
+    )
+
+
+def nsga2(space, score, minimize=(FLOPS,), **options):
+    return search.nsga2(space, score, minimize=minimize, verbose=False, **options)
+
+
+SEARCHES = pytest.mark.parametrize("run", [evolve, random_search, nsga2])
+
+
+@SEARCHES
+def test_nothing_twice_and_nothing_over_a_limit(run):
+    score = Landscape(SPACE)
+    median = np.median(FLOPS(SPACE.sample(1000)))
+    limits = [FLOPS <= median, PARAMS <= PARAMS.reachable_range()[1] * 0.7]
+    result = run(SPACE, score, limits=limits, generations=15, costs=[PARAMS])
+    assert len(score.paths) == len(set(score.paths)) == 15 * 50
+    assert all(limit.satisfied(score.paths).all() for limit in limits)
+    assert [len(call) for call in score.calls] == [50] * 15
+    history = result.history
+    assert [row["path"] for row in history] == score.paths
+    np.testing.assert_array_equal(history.scores, score.truth(history.paths))
+    np.testing.assert_array_equal(history.costs["flops"], FLOPS(history.paths))
+    assert result.best.score == history.scores.max() == score.truth(history.paths).max()
+    assert result.best.costs == {
+        "flops": FLOPS(result.best.path)[0],
+        "params": PARAMS(result.best.path)[0],
+    }
+    assert all(type(value) is int for value in result.best.path)
+    assert not result.exhausted
+
+
+@SEARCHES
+def test_seed_alone_decides(run):
+    def paths(seed):
+        return run(SPACE, Landscape(SPACE), generations=4, seed=seed).history.paths
+
+    np.random.seed(0)
+    first = paths(3)
+    before = np.random.get_state()[1].copy()
+    np.random.seed(1)
+    np.testing.assert_array_equal(paths(3), first)
+    np.testing.assert_array_equal(paths(np.int64(3)), first)
+    assert not np.array_equal(paths(4), first)
+    np.random.seed(0)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_evolution_finds_more_than_random_search():
+    best = {evolve: [], random_search: []}
+    for seed in range(5):
+        score = Landscape(SPACE, seed)
+        limit = FLOPS <= np.quantile(FLOPS(SPACE.sample(1000)), 0.2)
+        for run, scores in best.items():
+            result = run(SPACE, score, limits=[limit], generations=10, seed=seed)
+            scores.append(result.best.score)
+    assert all(a > b for a, b in zip(best[evolve], best[random_search], strict=True))
+
+
+def test_evolution_finds_the_optimum_of_a_small_space():
+    space = make_space(*[4] * 6)
+    paths, score = all_paths(space), Landscape(space)
+    flops = make_table(space)
+    limit = flops <= np.quantile(flops(paths), 0.3)
+    best = score.truth(paths)[limit.satisfied(paths)].max()
+    result = evolve(space, score, limits=[limit], generations=12)
+    assert result.best.score == best
+
+
+def test_children_come_from_the_top_k():
+    space = make_space(*[8] * 30)
+    score = Landscape(space)
+    options = {"population": 40, "generations": 2, "topk": 5}
+    for share in ({"crossover": 40}, {"crossover": 0, "mutation_probability": 0.05}):
+        history = evolve(space, score, **options, **share).history
+        first, second = history.paths[:40], history.paths[40:]
+        parents = first[np.argsort(-history.scores[:40])[:5]]
+        same = (second[:, None] == parents).sum(axis=2)
+        if share["crossover"]:
+            # Each gene is one of a parent, about half of them from either.
+            assert (second[:, None] == parents).any(axis=1).all()
+            assert 12 < np.sort(same, axis=1)[:, -1].mean() < 24
+        else:
+            changed = 30 - same.max(axis=1)
+            assert 1 <= changed.mean() < 3  # 30 * 0.05 * 7/8, no unchanged child
+
+
+def test_the_top_k_is_kept_across_generations():
+    space = make_space(*[8] * 30)
+    winners = space.sample(3, seed=5)
+    known = {tuple(path) for path in winners.tolist()}
+
+    def score(paths):
+        # After the first generation everything is worse: its best stay the parents.
+        scores = -np.arange(len(paths)) - 1000.0 * (len(seen) > 0)
+        seen.append(paths)
+        return scores
+
+    seen = []
+    evolve(space, score, population=10, generations=6, topk=3, crossover=10)
+    parents = seen[0][:3]
+    assert known.isdisjoint(map(tuple, parents.tolist()))
+    for children in seen[1:]:
+        assert (children[:, None] == parents).any(axis=1).all()
+
+
+def test_what_breeding_cannot_deliver_is_drawn_at_random():
+    # One parent: crossing it with itself gives nothing new, nor does this mutation.
+    result = evolve(
+        SPACE, Landscape(SPACE), topk=1, mutation_probability=0.0, generations=3
+    )
+    assert len(result.history) == 150
+    parent = result.history.paths[:50][np.argmax(result.history.scores[:50])]
+    same = (result.history.paths[50:100] == parent).mean()
+    assert abs(same - 0.25) < 0.06
+
+
+@SEARCHES
+def test_a_space_that_runs_out_ends_the_search(run):
+    space = make_space(3, 4, 2)
+    flops = make_table(space)
+    limit = flops <= np.median(flops(all_paths(space)))
+    legal = all_paths(space)[limit.satisfied(all_paths(space))]
+    for population in (5, 50):
+        score = Landscape(space)
+        options = {"minimize": [flops]} if run is nsga2 else {}
+        result = run(space, score, limits=[limit], population=population, **options)
+        assert sorted(score.paths) == sorted(map(tuple, legal.tolist()))
+        assert result.exhausted
+        assert result.best.score == score.truth(legal).max()
+
+
+def test_front_is_the_non_dominated_set():
+    space = make_space(3, 3, 3, 3)
+    tables = [make_table(space), make_table(space, "params", seed=1)]
+    score, paths = Landscape(space), all_paths(space)
+    result = nsga2(space, score, minimize=tables, population=20, generations=20)
+    assert len(result.history) == 81
+    objectives = np.stack([-score.truth(paths), *(t(paths) for t in tables)], axis=1)
+    worse = (objectives[:, None] >= objectives).all(axis=2)
+    worse &= (objectives[:, None] > objectives).any(axis=2)
+    expected = set(map(tuple, paths[~worse.any(axis=1)].tolist()))
+    assert {candidate.path for candidate in result.front} == expected
+    costs = [candidate.costs["flops"] for candidate in result.front]
+    assert costs == sorted(costs)
+
+
+def test_nsga2_approaches_the_front():
+    space = make_space(*[4] * 6)
+    paths, score, flops = all_paths(space), Landscape(space), make_table(space)
+    reference = (score.truth(paths).min(), flops.reachable_range()[1])
+    result = nsga2(space, score, minimize=[flops], generations=12, reference=reference)
+    volumes = [row["hypervolume"] for row in result.history.by_generation()]
+    assert len(volumes) == 12 and volumes == sorted(volumes)
+    objectives = np.stack([-score.truth(paths), flops(paths)], axis=1)
+    assert volumes[-1] > 0.97 * search.result.hypervolume(objectives, reference)
+
+
+def test_hypervolume_by_hand():
+    # (score, cost) = (0.5, 1) and (0.8, 3) against (0, 4):
+    # 0.5 * (4 - 1) + 0.8 * (4 - 3) - 0.5 * (4 - 3) = 1.8; the third is beyond.
+    objectives = np.array([[-0.5, 1.0], [-0.8, 3.0], [-0.9, 5.0]])
+    assert search.result.hypervolume(objectives, (0.0, 4.0)) == pytest.approx(1.8)
+
+
+def test_default_reference_is_the_limit():
+    limit = FLOPS <= np.median(FLOPS(SPACE.sample(1000)))
+    result = nsga2(SPACE, Landscape(SPACE), limits=[limit], generations=1)
+    assert result.reference == (0.0, limit.value)
+    result = nsga2(SPACE, Landscape(SPACE), generations=1)
+    assert result.reference == (0.0, FLOPS.reachable_range()[1])
+
+
+def test_history_is_a_table(tmp_path):
+    result = evolve(SPACE, Landscape(SPACE), generations=3, costs=[FLOPS])
+    history = result.history
+    rows = history.by_generation(topk=4)
+    assert [row["evaluations"] for row in rows] == [50, 100, 150]
+    assert rows[1]["best"] == history.scores[:100].max() == rows[1]["topk"][0]
+    assert rows[1]["mean"] == history.scores[50:100].mean()
+    assert rows[2]["topk"] == sorted(history.scores, reverse=True)[:4]
+    assert [c.score for c in result.topk] == sorted(history.scores, reverse=True)[:10]
+    history.to_csv(tmp_path / "run.csv")
+    with open(tmp_path / "run.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["generation", "index", "path", "score", "flops"]
+    assert len(lines) == 150
+    assert SPACE.path_from_json(lines[70]["path"]) == history[70]["path"]
+    assert float(lines[70]["score"]) == history[70]["score"] == history.scores[70]
+    result.to_json(tmp_path / "run.json")
+    data = json.loads((tmp_path / "run.json").read_text())
+    assert tuple(data["best"]["path"]) == result.best.path
+    assert SPACE.parse(data["best_choices"]) == result.best.path
+    assert history[-1] == history[149] and len(history[10:12]) == 2
+
+
+def test_errors_teach():
+    score = Landscape(SPACE)
+    with pytest.raises(InfeasibleLimitError, match="flops <= 1. This space reaches"):
+        evolve(SPACE, score, limits=[FLOPS <= 1])
+    with pytest.raises(ValueError, match="belongs to another search space"):
+        evolve(make_space(2, 2), score, limits=[FLOPS <= 100])
+    with pytest.raises(ValueError, match="crossover=30, mutation=30, population=50"):
+        evolve(SPACE, score, crossover=30, mutation=30)
+    with pytest.raises(ValueError, match="at least 1"):
+        evolve(SPACE, score, population=0)
+    with pytest.raises(ValueError, match="mutation_probability is within"):
+        evolve(SPACE, score, mutation_probability=10)
+    with pytest.raises(ValueError, match="Two different tables are named 'flops'"):
+        evolve(SPACE, score, costs=[FLOPS, make_table(SPACE, seed=9)])
+    with pytest.raises(ValueError, match="cannot be named 'score'"):
+        evolve(SPACE, score, costs=[CostTable(SPACE, 0, [], "score")])
+    with pytest.raises(ValueError, match="a table to minimize"):
+        nsga2(SPACE, score, minimize=[])
+    with pytest.raises(ValueError, match="a score and 1 costs"):
+        nsga2(SPACE, score, reference=(0.0,))
+    with pytest.raises(ValueError, match="no decisions"):
+        evolve(make_space(), score)
+    assert not score.calls
+
+
+def test_a_table_of_joint_options_can_be_a_limit():
+    costs = np.array([[0.0, 9, 9, 9], [9, 0, 9, 9], [9, 9, 0, 9], [9, 9, 9, 0]])
+    table = CostTable(SPACE, 0, [Block("both", (2, 7), costs)], "mismatch")
+    result = evolve(SPACE, Landscape(SPACE), limits=[table <= 0], generations=3)
+    np.testing.assert_array_equal(
+        result.history.paths[:, 2], result.history.paths[:, 7]
+    )
+
+
+def test_the_callable_may_write_into_its_paths():
+    truth = Landscape(SPACE)
+
+    def score(paths):
+        scores = truth(paths)
+        paths[:] = 0
+        return scores
+
+    history = evolve(SPACE, score, generations=2).history
+    assert [row["path"] for row in history] == truth.paths
+
+
+def test_progress_bar_shows_the_best_score(capsys):
+    result = search.evolve(SPACE, Landscape(SPACE), generations=2)
+    assert f"best={result.best.score:.5g}" in capsys.readouterr().err
+    space = make_space(2, 3)
+    search.evolve(space, Landscape(space))
+    assert "Scored 6 of 1000 paths" in capsys.readouterr().err

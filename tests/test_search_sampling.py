@@ -1,0 +1,122 @@
+"""Legal candidates: all of them, only them, and as evenly as may be."""
+
+import numpy as np
+import pytest
+from landscapes import all_paths, make_space, make_table
+
+from keras_spos.costs import Block, CostTable, InfeasibleLimitError
+from keras_spos.search import sample_legal, sampling
+
+
+def as_set(paths):
+    return set(map(tuple, paths.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_all_legal_paths_are_found_and_no_other(seed, monkeypatch):
+    if seed > 2:  # as a space would be that is too large to be listed
+        monkeypatch.setattr(sampling, "_SMALL_SPACE", 0)
+    rng = np.random.default_rng(seed)
+    space = make_space(3, 2, 4, 1, 3, 3)
+    paths = all_paths(space)
+    limits = []
+    for name in "abc"[: 1 + seed % 3]:
+        table = make_table(space, name, seed=rng.integers(99), pairs=seed % 2)
+        limits.append(table <= np.quantile(table(paths), rng.uniform(0.1, 0.6)))
+    legal = as_set(paths[sampling.meets(limits, paths)])
+    if not legal:
+        with pytest.raises(InfeasibleLimitError):
+            sample_legal(space, 1, limits, seed)
+        return
+    exclude = set(sorted(legal)[: len(legal) // 3])
+    found = sample_legal(space, 300, limits, seed, exclude)
+    assert found.dtype == np.int64
+    assert len(found) == len(as_set(found))
+    assert as_set(found) == legal - exclude
+    assert len(sample_legal(space, 1, limits, seed, legal)) == 0
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("size", [4, 32])
+def test_a_tight_limit(size, pairs):
+    # At 4.9 standard deviations: fewer than one path in a million.
+    space = make_space(*[size] * 20)
+    table = make_table(space, pairs=pairs)
+    costs = table(space.sample(20_000))
+    limit = table <= costs.mean() - 4.9 * costs.std()
+    paths = sample_legal(space, 50, [limit], seed := 3)
+    assert len(as_set(paths)) == 50
+    assert limit.satisfied(paths).all()
+    np.testing.assert_array_equal(paths, sample_legal(space, 50, [limit], seed))
+
+
+def test_exactly_the_few_paths_that_exist():
+    # At most one decision may leave option 0: 61 paths of 4^20.
+    space = make_space(*[4] * 20)
+    blocks = [Block(str(i), (i,), np.array([0, 1, 1, 1])) for i in range(20)]
+    count = CostTable(space, 0, blocks, "changes")
+    paths = sample_legal(space, 200, [count <= 1])
+    assert len(as_set(paths)) == 61
+    np.testing.assert_array_equal(sample_legal(space, 9, [count <= 0]), [[0] * 20])
+
+
+def test_the_lowest_cost_is_met_despite_rounding():
+    space = make_space(*[3] * 15)
+    for seed in range(5):
+        table = make_table(space, seed=seed, base=0.1)
+        lowest = np.array([[g.argmin() for g in table.grouped().values()]])
+        # One digit more than the sum: sums in another order may differ in the last.
+        limit = table <= np.nextafter(table(lowest)[0], np.inf) * (1 + 1e-15)
+        np.testing.assert_array_equal(sample_legal(space, 5, [limit]), lowest)
+
+
+def test_limits_that_exclude_each_other():
+    space = make_space(*[4] * 20)
+    rng = np.random.default_rng(0)
+    blocks = [Block(str(i), (i,), rng.uniform(1, 5, 4)) for i in range(20)]
+    flops = CostTable(space, 0, blocks, "flops")
+    opposite = [Block(b.name, b.decisions, 6 - b.costs) for b in blocks]
+    inverse = CostTable(space, 0, opposite, "inverse")  # flops + inverse = 120
+    with pytest.raises(InfeasibleLimitError, match="flops <= 50 and inverse <= 60"):
+        sample_legal(space, 5, [flops <= 50, inverse <= 60])
+    paths = sample_legal(space, 5, [flops <= 50, inverse <= 70.5])
+    assert len(paths) == 5
+    assert np.all((flops(paths) <= 50) & (flops(paths) >= 49.5))
+
+
+def test_a_limit_that_only_shared_decisions_exclude():
+    # Each pair may cost 0, but an odd cycle cannot alternate.
+    space = make_space(2, 2, 2)
+    blocks = [Block(f"{i}", (i, (i + 1) % 3), np.eye(2)) for i in range(3)]
+    table = CostTable(space, 0, blocks, "conflicts")
+    with pytest.raises(InfeasibleLimitError, match="No architecture meets conflicts"):
+        sample_legal(space, 1, [table <= 0.5])
+    assert len(sample_legal(space, 9, [table <= 1])) == 6
+
+
+@pytest.mark.parametrize("small", [0, 100])
+def test_draws_are_uniform(small, monkeypatch):
+    monkeypatch.setattr(sampling, "_SMALL_SPACE", small)
+    space = make_space(2, 3)
+    draws = [tuple(sample_legal(space, 1, rng=seed)[0]) for seed in range(1200)]
+    counts = np.unique(draws, axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    assert np.all(abs(counts - 200) < 65)  # 5 standard deviations
+
+
+def test_built_paths_are_nearly_uniform():
+    space = make_space(*[4] * 6)
+    table, paths = make_table(space), all_paths(space)
+    limit = table <= np.sort(table(paths))[60]
+    rng = np.random.default_rng(0)
+    built = sampling._build(space, [limit], rng, 4000)
+    mixed = sampling._mix(space, [limit], rng, built)
+    legal = sorted(as_set(paths[limit.satisfied(paths)]))
+
+    def distance(sample):
+        rows = list(map(tuple, sample.tolist()))
+        shares = np.array([rows.count(path) for path in legal]) / len(rows)
+        return abs(shares - 1 / len(legal)).sum() / 2
+
+    assert len(mixed) == 4000
+    assert distance(mixed) < 0.1 < distance(built)
