@@ -358,8 +358,9 @@ class Supernet(Functional):
 
         data = keras.tree.map_structure(symbolic, data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = keras.tree.flatten(x)[0].shape[0]
         y_pred = keras.tree.map_structure(
-            lambda t: keras.KerasTensor((x.shape[0], *t.shape[1:]), t.dtype),
+            lambda t: keras.KerasTensor((batch, *t.shape[1:]), t.dtype),
             self._outputs_struct,
         )
         for function in (self.compute_loss, self.compute_metrics):

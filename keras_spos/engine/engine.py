@@ -30,10 +30,11 @@ class Engine:
 
     def convert(self, inputs):
         """Model inputs as a flat list of tensors of the declared types."""
-        return [
-            ops.convert_to_tensor(x, dtype=t.dtype)
-            for x, t in zip(keras.tree.flatten(inputs), self.model.inputs, strict=True)
-        ]
+        if isinstance(inputs, dict):
+            # By name, whatever the structure that the model was made with.
+            return self.model._standardize_inputs(inputs)
+        tensors = self.model._convert_inputs_to_tensors(keras.tree.flatten(inputs))
+        return self.model._adjust_input_rank(tensors)
 
     def units(self, active):
         """The units that run for each step; `active` is a path or one with subsets."""
@@ -138,13 +139,14 @@ class Engine:
 
     def backward(self, tape, output_gradients, penalty_gradient):
         """Gradients of the variables on a path, as a list of (unit, gradients)."""
-        gradients = dict(
-            zip(
-                (id(t) for t in self.model.outputs),
-                keras.tree.flatten(output_gradients),
-                strict=True,
-            )
+        gradients = {}
+        outputs = zip(
+            self.model.outputs, keras.tree.flatten(output_gradients), strict=True
         )
+        for tensor, gradient in outputs:
+            # One tensor may be several outputs.
+            key = id(tensor)
+            gradients[key] = self.backend.add(gradients.get(key), gradient)
         groups = []
         used = {}
         while tape.records:

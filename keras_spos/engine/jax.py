@@ -104,8 +104,7 @@ class Runner:
         self.write(variables, values)
 
     def _make_update(self, trainable, optimizer):
-        scalars = [v for v in optimizer.variables if v.shape == ()]
-        known = [v for v in optimizer.variables if v.shape != ()]
+        known = optimizer.variables
 
         def apply(gradients, written, mapping):
             with keras.StatelessScope(mapping) as scope:
@@ -117,17 +116,22 @@ class Runner:
         changed = []
 
         def probe(gradients, values):
-            mapping = list(zip([*trainable, *known, *scalars], values, strict=True))
+            mapping = list(zip([*trainable, *known], values, strict=True))
             before = {id(v): value for v, value in mapping}
             with keras.StatelessScope(mapping) as scope:
                 optimizer.apply(gradients, trainable)
             changed.extend(
-                v for v in known if scope.get_current_value(v) is not before[id(v)]
+                v
+                for v in known
+                if scope.get_current_value(v) is not before[id(v)]
+                and v is not optimizer.iterations
             )
             return 0
 
-        every = self.read([*trainable, *known, *scalars])
-        jax.eval_shape(probe, self.read(trainable), every)
+        jax.eval_shape(probe, self.read(trainable), self.read([*trainable, *known]))
+        slots = {id(v) for v in changed}
+        # What all weights share, such as the learning rate.
+        scalars = [v for v in known if v.shape == () and id(v) not in slots]
 
         variables = [*trainable, *changed]
 

@@ -114,5 +114,6 @@ def _static_integer(variable):
         import jax
 
         return None if isinstance(value, jax.core.Tracer) else int(value)
-    # A tensor of a traced TensorFlow graph has no value yet.
-    return int(value) if hasattr(value, "numpy") else None
+    import tensorflow as tf
+
+    return int(value) if tf.executing_eagerly() else None
