@@ -19,7 +19,12 @@ import time
 SPACES = {
     "full": {},
     "half": {"stage_blocks": (2, 2, 4, 2)},
-    "tiny": {"stage_channels": (16, 32), "stage_blocks": (2, 2), "head_channels": 64},
+    "tiny": {
+        "stem_channels": 8,
+        "stage_channels": (16, 32),
+        "stage_blocks": (2, 2),
+        "head_channels": 64,
+    },
 }
 
 
@@ -98,10 +103,8 @@ def _rows(results):
 def _write(args, results, rows):
     from matplotlib.figure import Figure
 
-    from recipes.common import Output
+    from recipes.common import provenance
 
-    provenance = Output.provenance
-    del provenance
     os.makedirs(args.output, exist_ok=True)
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.add_subplot()
@@ -112,7 +115,11 @@ def _write(args, results, rows):
     axes.set_xlabel("ratio")
     figure.savefig(os.path.join(args.output, "engine.png"), dpi=150)
     with open(os.path.join(args.output, "engine.json"), "w") as file:
-        json.dump({"settings": vars(args), "measured": results}, file, indent=1)
+        json.dump(
+            {"provenance": provenance("benchmarks.engine"), "measured": results},
+            file,
+            indent=1,
+        )
 
 
 # Parts, each run in a fresh process.

@@ -88,24 +88,32 @@ class Output:
         """Writes report.json: the result and everything that made it."""
         _write_json(
             self.path("report.json"),
-            {"provenance": self.provenance(), "settings": settings, "result": result},
+            {
+                "provenance": {
+                    **provenance(f"recipes.{self.recipe}"),
+                    # A run that was stopped may have gone on with newer code.
+                    "started_at_commits": self.commits,
+                    "minutes": round((time.time() - self.start) / 60, 1),
+                },
+                "settings": settings,
+                "result": result,
+            },
         )
 
-    def provenance(self):
-        """Command, commit, device and versions."""
-        import keras
 
-        packages = ("keras", keras.backend.backend(), "numpy", "pymoo")
-        return {
-            "command": f"python -m recipes.{self.recipe} "
-            + shlex.join(_without_folders(sys.argv[1:])),
-            # Of each start: a run that was stopped may have gone on with newer code.
-            "commits": self.commits,
-            "minutes": round((time.time() - self.start) / 60, 1),
-            "backend": keras.backend.backend(),
-            "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
-            "versions": {p: _version(p) for p in packages},
-        }
+def provenance(module):
+    """Command, commit, device and versions behind a result."""
+    import keras
+
+    backend = keras.backend.backend()
+    return {
+        "command": f"python -m {module} {shlex.join(_without_folders(sys.argv[1:]))}",
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+        "backend": backend,
+        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "versions": {p: _version(p) for p in ("keras", backend, "numpy", "pymoo")},
+    }
 
 
 def settings_dict(settings):

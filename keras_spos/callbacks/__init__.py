@@ -1,0 +1,13 @@
+"""Callbacks for long trainings: going on after a kill, and the accuracy of paths.
+
+Example:
+    >>> sampled = SampledAccuracy(score, paths=100, every=5)       # doctest: +SKIP
+    >>> resume = Resume("run/", data=train, also=[sampled])        # doctest: +SKIP
+    >>> net.fit(train, epochs=150, callbacks=[sampled, resume])    # doctest: +SKIP
+    >>> resume.history["sampled_accuracy_mean"]                             # doctest: +SKIP
+"""
+
+from keras_spos.callbacks.resume import Resume
+from keras_spos.callbacks.sampled_accuracy import SampledAccuracy
+
+__all__ = ["Resume", "SampledAccuracy"]
