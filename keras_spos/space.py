@@ -101,16 +101,19 @@ class SearchSpace:
             ValueError: A path has the wrong length, a value is not an integer, or
                 an option is out of range.
         """
-        array = np.asarray(paths)
-        if array.ndim == 1:
-            array = array[None]
-        if array.ndim != 2 or array.shape[1] != self.num_decisions:
+        try:
+            array = np.atleast_2d(np.asarray(paths))
+            received = array.shape if array.ndim > 2 else array.shape[1]
+        except ValueError:
+            array, received = None, "rows of different lengths"
+        if array is None or array.ndim > 2 or received != self.num_decisions:
             raise ValueError(
                 f"Expected one choice per decision ({self.num_decisions}). "
-                f"Received: {_length_of(paths)}."
+                f"Received: {received}."
             )
         if not np.issubdtype(array.dtype, np.integer):
-            if not np.all(np.isfinite(array)) or np.any(array != np.round(array)):
+            number = np.issubdtype(array.dtype, np.floating)
+            if not number or not np.all(np.isfinite(array) & (array == array.round())):
                 raise ValueError(
                     f"Choices must be integers. Received: {array[0].tolist()}"
                 )
@@ -184,12 +187,3 @@ class SearchSpace:
             Decision(d["name"], tuple(d["options"]))
             for d in json.loads(text)["decisions"]
         )
-
-
-def _length_of(paths):
-    """Says what a malformed path looks like, for error messages."""
-    try:
-        array = np.asarray(paths)
-        return array.shape[-1] if array.ndim in (1, 2) else f"shape {array.shape}"
-    except ValueError:
-        return "rows of different lengths"

@@ -14,7 +14,7 @@ from keras_spos import callbacks, plots, spaces
 from recipes import spos
 from recipes.common import Output, arguments, markdown_table, settings_dict
 
-DROP_RATES = (0.25, 0.5, 0.75, 1.0)
+DROP_RATES = (0.5, 0.75, 1.0)
 SAMPLED_PATHS = 10
 
 

@@ -4,7 +4,7 @@ Example:
     >>> sampled = SampledAccuracy(score, paths=100, every=5)       # doctest: +SKIP
     >>> resume = Resume("run/", data=train, also=[sampled])        # doctest: +SKIP
     >>> net.fit(train, epochs=150, callbacks=[sampled, resume])    # doctest: +SKIP
-    >>> resume.history["sampled_accuracy_mean"]                             # doctest: +SKIP
+    >>> resume.history["sampled_accuracy_mean"]                    # doctest: +SKIP
 """
 
 from keras_spos.callbacks.resume import Resume

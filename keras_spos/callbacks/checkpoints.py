@@ -51,7 +51,9 @@ class Folder:
             data: What else to store; JSON-able.
         """
         path = os.path.join(self.path, f"epoch_{epoch:05d}_batch_{batch:08d}.npz")
-        text = json.dumps({**data, "epoch": epoch, "batch": batch}).encode()
+        counts = {group: len(values) for group, values in groups.items()}
+        data = {**data, "epoch": epoch, "batch": batch, "counts": counts}
+        text = json.dumps(data).encode()
         arrays = {
             f"{group}/{i}": array
             for group, values in groups.items()
@@ -103,16 +105,16 @@ class Folder:
 
 
 def _read(path):
-    groups = {}
-    with np.load(path) as archive:
+    # Opened here, as np.load leaves a file open that it cannot read.
+    with open(path, "rb") as file, np.load(file) as archive:
         wrong = archive.zip.testzip()
         if wrong is not None:
             raise ValueError(f"wrong checksum of {wrong}")
         data = json.loads(archive["json"].tobytes())
-        for key in archive.files:
-            if key != "json":
-                group, _ = key.split("/")
-                groups.setdefault(group, []).append(archive[key])
+        groups = {
+            group: [archive[f"{group}/{i}"] for i in range(count)]
+            for group, count in data.pop("counts").items()
+        }
     return groups, data
 
 
