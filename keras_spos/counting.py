@@ -43,21 +43,33 @@ def count_params(model):
 
 def _table(net, counter, name, unit):
     index = {d.name: i for i, d in enumerate(net.space.decisions)}
-    base, blocks = 0, []
-    seen = set()
+    searchable, others = [], []
     for node in _nodes(net):
-        operation = node.operation
-        if not isinstance(operation, SearchableLayer):
-            base += _count_node(node, counter, seen)
-            continue
-        decisions = tuple(index[d.name] for d in operation.decisions)
+        chosen = isinstance(node.operation, SearchableLayer)
+        (searchable if chosen else others).append(node)
+    fixed = set()
+    base = sum(_count_node(node, counter, fixed) for node in others)
+    blocks = []
+    # Weights that a choice of some decisions brings, and the block that owns weights.
+    brought, owners = {}, {}
+    for node in searchable:
+        layer = node.operation
+        decisions = tuple(index[d.name] for d in layer.decisions)
         sizes = tuple(int(net.space.sizes[d]) for d in decisions)
         costs = np.zeros(sizes)
         for choices in np.ndindex(sizes):
+            seen = brought.setdefault((decisions, choices), set(fixed))
             costs[choices] = _count_layer(
-                operation.plain(choices), node.input_tensors, counter, set()
+                layer.plain(choices), node.input_tensors, counter, seen
             )
-        blocks.append(Block(operation.name, decisions, costs))
+            for key in seen - fixed:
+                owner = owners.setdefault(key, (layer, decisions))
+                if owner[1] != decisions:
+                    raise ValueError(
+                        f"Blocks {owner[0].name!r} and {layer.name!r} share weights, "
+                        f"but no decision: their {name} are no sum over blocks."
+                    )
+        blocks.append(Block(layer.name, decisions, costs))
     return CostTable(net.space, base, blocks, name, unit)
 
 
@@ -67,6 +79,7 @@ def _count(model, counter):
 
 
 def _nodes(model):
+    model = getattr(model, "_functional", None) or model
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
 
@@ -78,9 +91,7 @@ def _count_node(node, counter, seen):
 
 def _count_layer(layer, inputs, counter, seen, output=None):
     """Counts one application of a layer, going into models."""
-    if isinstance(layer, keras.Sequential):
-        layer = layer._functional
-    if hasattr(layer, "_nodes_by_depth"):
+    if isinstance(layer, keras.Sequential) or hasattr(layer, "_nodes_by_depth"):
         return sum(_count_node(node, counter, seen) for node in _nodes(layer))
     if output is None:
         output = layer.compute_output_spec(inputs[0] if len(inputs) == 1 else inputs)
@@ -88,9 +99,9 @@ def _count_layer(layer, inputs, counter, seen, output=None):
 
 
 def _flops(layer, inputs, output, seen):
-    for kind, count in _FLOPS.items():
-        if isinstance(layer, kind):
-            flops = count(layer, inputs[0].shape, output.shape)
+    for kind in type(layer).__mro__:
+        if kind in _FLOPS:
+            flops = _FLOPS[kind](layer, inputs[0].shape, output.shape)
             if not isinstance(flops, int):
                 raise ValueError(
                     f"Counting FLOPs needs fixed image sizes. Received: layer "
@@ -107,7 +118,7 @@ def _flops(layer, inputs, output, seen):
 
 
 def _params(layer, inputs, output, seen):
-    if id(layer) in seen or not isinstance(layer, layers.Layer):
+    if id(layer) in seen or not getattr(layer, "weights", ()):
         return 0  # A layer used twice has its weights once.
     seen.add(id(layer))
     if isinstance(layer, layers.BatchNormalization):

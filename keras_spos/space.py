@@ -103,7 +103,7 @@ class SearchSpace:
         """
         try:
             array = np.atleast_2d(np.asarray(paths))
-            received = array.shape if array.ndim > 2 else array.shape[1]
+            received = f"shape {array.shape}" if array.ndim > 2 else array.shape[1]
         except ValueError:
             array, received = None, "rows of different lengths"
         if array is None or array.ndim > 2 or received != self.num_decisions:

@@ -174,7 +174,8 @@ class Engine:
         """Updates the variables on a path, and nothing else."""
         variables = [v for unit, _ in groups for v in unit.trainable]
         unique = len({id(v) for v in variables}) == len(variables)
-        if unique and _is_separable(optimizer):
+        separable = _is_separable(optimizer) and not self.backend.is_replicated()
+        if unique and separable:
             for unit, gradients in groups:
                 self.runner.update(unit, optimizer, gradients)
             self.runner.write(
@@ -210,10 +211,15 @@ class Engine:
 
     def commit(self, tape):
         """Assigns the new values of non-trainable variables: batch statistics."""
-        keys = list(tape.written)
-        self.runner.write(
-            [tape.written[k] for k in keys], [tape.pending[k] for k in keys]
-        )
+        variables = list(tape.written.values())
+        values = [tape.pending[id(v)] for v in variables]
+        if self.backend.is_replicated():
+            # Batch statistics differ between replicas, seeds do not.
+            keep = [keras.backend.is_float_dtype(v.dtype) for v in variables]
+            variables = [v for v, k in zip(variables, keep, strict=True) if k]
+            values = [x for x, k in zip(values, keep, strict=True) if k]
+            values = self.backend.mean_over_replicas(values)
+        self.runner.write(variables, values)
 
     def _state(self, unit, seed, overrides):
         """Values of a unit's non-trainable variables, seeds and overrides included."""

@@ -171,6 +171,26 @@ def assigning_in_cond(needed):
     return jax.disable_jit() if needed else contextlib.nullcontext()
 
 
+def run_replicated(model, step, data):
+    """Runs a step: on JAX, arrays that are spread over devices do the rest."""
+    return [step(data)]
+
+
+def mean_over_replicas(values):
+    """The values: a JAX array is the whole already."""
+    return values
+
+
+def is_asynchronous():
+    """Whether reading a result would make the device wait for the host."""
+    return jax.default_backend() != "cpu"
+
+
+def is_replicated():
+    """Never: see `run_replicated`."""
+    return False
+
+
 def add(a, b):
     """Sum of two gradients, either of which may be absent."""
     if a is None or b is None:

@@ -218,6 +218,38 @@ def assigning_in_cond(needed):
     return contextlib.nullcontext()
 
 
+def run_replicated(model, step, data):
+    """Runs a step of a model on each replica of its distribution strategy.
+
+    Every replica draws the same path: it follows from (seed, step).
+
+    Returns:
+        A list with what each replica returns.
+    """
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return [step(data)]
+    return strategy.experimental_local_results(strategy.run(step, args=(data,)))
+
+
+def mean_over_replicas(values):
+    """Means of tensors over the replicas of a distribution strategy."""
+    context = tf.distribute.get_replica_context()
+    if not is_replicated() or not values:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, list(values))
+
+
+def is_asynchronous():
+    """Whether reading a result would make the device wait for the host."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def is_replicated():
+    """Whether several replicas run the same step."""
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
 def add(a, b):
     """Sum of two gradients, either of which may be absent."""
     if a is None or b is None:

@@ -1,0 +1,84 @@
+"""Compiles a model's loss and metrics, and the loss's gradient."""
+
+import keras
+from keras import ops
+from keras.src.losses.loss import unscale_loss_for_distribution
+
+
+class LossHead:
+    """What follows the outputs in a step: loss, its gradient, metrics.
+
+    Args:
+        model: A compiled and built `PathTrainer`.
+        runner: The engine's runner.
+    """
+
+    def __init__(self, model, runner):
+        self.model = model
+        self.runner = runner
+        self.running = False
+        self.metrics = model.metrics_variables
+        # Loss scaling reads the optimizer's scale.
+        scalars = [v for v in model.optimizer.variables if v.shape == ()]
+        self.variables = [*self.metrics, *scalars]
+        self._gradient = runner.value_and_gradient(self._make(training=True))
+        self._value = runner.compile(self._make(training=False))
+
+    def differentiate(self, x, y, y_pred, sample_weight, penalty):
+        """Training: loss and its gradient.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: The model's outputs.
+            sample_weight: Weights or None.
+            penalty: Sum of regularization losses, or None.
+
+        Returns:
+            The loss, the logs, new values of the metrics' variables, and the gradients
+            of the outputs (a flat list) and of the penalty.
+        """
+        penalty = ops.zeros(()) if penalty is None else penalty
+        sources = (keras.tree.flatten(y_pred), penalty)
+        (_, (loss, logs, metrics)), gradients = self._gradient(
+            sources, x, y, sample_weight, self.runner.read(self.variables)
+        )
+        return loss, logs, metrics, gradients
+
+    def evaluate(self, x, y, y_pred, sample_weight):
+        """Evaluation: the logs, and new values of the metrics' variables."""
+        sources = (keras.tree.flatten(y_pred), ops.zeros(()))
+        _, (_, logs, metrics) = self._value(
+            sources, x, y, sample_weight, self.runner.read(self.variables)
+        )
+        return logs, metrics
+
+    def write(self, metrics):
+        """Assigns the metrics' variables."""
+        self.runner.write(self.metrics, metrics)
+
+    def _make(self, training):
+        model = self.model
+
+        def compute(sources, x, y, sample_weight, state):
+            y_pred, penalty = sources
+            y_pred = keras.tree.pack_sequence_as(model._outputs_struct, y_pred)
+            self.running = True
+            try:
+                mapping = list(zip(self.variables, state, strict=True))
+                with keras.StatelessScope(mapping) as scope:
+                    loss = model.compute_loss(x, y, y_pred, sample_weight, training)
+                    penalty = model._aggregate_additional_loss(penalty)
+                    loss = loss + ops.cast(penalty, loss.dtype)
+                    model._loss_tracker.update_state(
+                        unscale_loss_for_distribution(loss),
+                        sample_weight=ops.shape(keras.tree.flatten(x)[0])[0],
+                    )
+                    logs = model.compute_metrics(x, y, y_pred, sample_weight)
+                    scaled = model.optimizer.scale_loss(loss)
+            finally:
+                self.running = False
+            metrics = [scope.get_current_value(v) for v in self.metrics]
+            return scaled, (loss, logs, metrics)
+
+        return compute
