@@ -124,7 +124,7 @@ class PathTrainer(Functional):
         if not np.isfinite(float(loss)):
             raise FloatingPointError(
                 f"The loss is {float(loss)} at step {step}, on path {list(active)}. "
-                f"{changed} Try a lower learning rate, or clip gradients (clipnorm=...)."
+                f"{changed} Try a lower learning rate, or clip gradients (clipnorm)."
             )
 
     def _count_steps(self):

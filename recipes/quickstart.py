@@ -15,8 +15,8 @@ from recipes.common import Output, arguments
 
 PRESETS = {
     "small": {
-        "supernet_epochs": 16,
-        "retrain_epochs": 16,
+        "supernet_epochs": 24,
+        "retrain_epochs": 10,
         "generations": 6,
         "population": 20,
     },

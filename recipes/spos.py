@@ -167,7 +167,9 @@ class Experiment:
             ks.SmoothedCrossentropy(s.label_smoothing),
             metrics=["accuracy"],
         )
-        resume = callbacks.Resume(self.output.path("checkpoints", name), data=batches)
+        resume = callbacks.Resume(
+            self.output.path("checkpoints", name), data=batches, also=extra
+        )
         model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
         return resume.history
 

@@ -1,0 +1,64 @@
+"""The recipes run from their command line, and go on where they were stopped."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(recipe, folder, *words):
+    command = [sys.executable, "-m", f"recipes.{recipe}", "--preset", "smoke"]
+    return subprocess.run(
+        [*command, "--output-dir", str(folder), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart") / "out"
+    done = run("quickstart", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def test_quickstart_ends_with_everything_it_promises(quickstart):
+    folder, printed = quickstart
+    report = json.loads((folder / "report.json").read_text())
+    result = report["result"]
+    assert result["best"]["costs"]["flops"] <= result["limit"]
+    assert result["onnx_max_abs_difference"] < 1e-3
+    assert report["provenance"]["command"] == (
+        "python -m recipes.quickstart --preset smoke --output-dir DIR"
+    )
+    for name in ("best.onnx", "search.png", "architecture.png", "supernet.keras"):
+        assert (folder / name).stat().st_size > 1000
+    assert "random legal" in printed
+
+
+def test_a_finished_recipe_resumes_to_the_same_result(quickstart):
+    folder, _ = quickstart
+    before = json.loads((folder / "report.json").read_text())["result"]
+    done = run("quickstart", folder, "--resume")
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = json.loads((folder / "report.json").read_text())["result"]
+    assert after == before
+
+
+def test_a_used_folder_is_not_overwritten(quickstart):
+    folder, _ = quickstart
+    done = run("quickstart", folder)
+    assert done.returncode != 0
+    assert "--resume" in done.stderr
+
+
+def test_missing_data_is_explained(tmp_path):
+    done = run("spos_table3", tmp_path / "out", "--preset", "small")
+    assert done.returncode != 0
+    assert "cifar10" in done.stderr
