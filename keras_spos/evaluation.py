@@ -13,6 +13,7 @@ from keras import ops
 from tqdm.auto import tqdm
 
 from keras_spos.engine import Engine
+from keras_spos.engine.units import APPLIED_TWICE
 from keras_spos.extraction import extract
 
 
@@ -262,7 +263,10 @@ class _State:
 
             engine.run(step, tensors, measure, unit)
         if measured:
-            self.statistics.update(_combine(measured))
+            new = _combine(measured)
+            if new.keys() & self.statistics.keys():
+                raise ValueError(APPLIED_TWICE)
+            self.statistics.update(new)
             self.measured.update(measured[0][1])
         for tensors in self.validation:
             engine.run(
@@ -380,6 +384,9 @@ def _images_and_labels(data):
 def _fingerprint(net):
     """Changes when the weights change."""
     checksum = 0
-    for variable in net.trainable_variables:
+    # Frozen weights too; not the current path.
+    for variable in net.weights:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
         checksum = zlib.crc32(ops.convert_to_numpy(variable.value).tobytes(), checksum)
     return checksum

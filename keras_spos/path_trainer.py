@@ -122,8 +122,9 @@ class PathTrainer(Functional):
             self._last_loss = current
             changed = "The weights are those after that step: load a checkpoint."
         if not np.isfinite(float(loss)):
+            path = [a if isinstance(a, tuple) else int(a) for a in active]
             raise FloatingPointError(
-                f"The loss is {float(loss)} at step {step}, on path {list(active)}. "
+                f"The loss is {float(loss)} at step {step}, on path {path}. "
                 f"{changed} Try a lower learning rate, or clip gradients (clipnorm)."
             )
 

@@ -56,6 +56,7 @@ class Supernet(PathTrainer):
                 "A Supernet needs at least one searchable layer, such as a "
                 "ChoiceBlock, in its graph. Received: none."
             )
+        _check_none_is_hidden(self)
         self.space = _read_space(self.searchable_layers)
         self.sampler = sampler or UniformSampler()
         self.seed = int(seed)
@@ -140,6 +141,16 @@ class Supernet(PathTrainer):
         return cls(
             model.input, model.output, name=model.name, trainable=model.trainable, **own
         )
+
+
+def _check_none_is_hidden(net):
+    own = {id(layer) for layer in net.searchable_layers}
+    for layer in net._flatten_layers():
+        if isinstance(layer, SearchableLayer) and id(layer) not in own:
+            raise ValueError(
+                f"Searchable layer {layer.name!r} is inside another layer or model, "
+                "where no path reaches it. Use it in the supernet's own graph."
+            )
 
 
 def _read_space(layers):

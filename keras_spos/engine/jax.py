@@ -35,11 +35,11 @@ class Runner:
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def calibrate(self, unit, inputs, state):
-        """Outputs and new non-trainable values in training mode, without gradients."""
+        """Outputs, and new non-trainable values with batch norms in training mode."""
 
         def function(inputs, trainable, state):
-            with unit.without_dropout():
-                return unit.run(inputs, trainable, state, training=True)[:2]
+            with unit.measuring():
+                return unit.run(inputs, trainable, state, training=False)[:2]
 
         compiled = self._compiled(("calibrate", unit.key), function)
         return compiled(list(inputs), self.read(unit.trainable), list(state))

@@ -60,13 +60,13 @@ class Runner:
         return self._cache[key]([*inputs, *self.read(unit.trainable), *state])
 
     def calibrate(self, unit, inputs, state):
-        """Outputs and new non-trainable values in training mode, without gradients."""
+        """Outputs, and new non-trainable values with batch norms in training mode."""
         key = ("calibrate", unit.key, _keys(inputs))
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
-                with unit.without_dropout():
-                    return unit.run(inputs, trainable, state, training=True)[:2]
+                with unit.measuring():
+                    return unit.run(inputs, trainable, state, training=False)[:2]
 
             self._cache[key] = Compiled(
                 self._function(trace).get_concrete_function(

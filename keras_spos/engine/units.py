@@ -14,6 +14,12 @@ import keras
 
 from keras_spos.layers.searchable import SearchableLayer
 
+APPLIED_TWICE = (
+    "A batch norm is applied more than once on this path: no one mean and variance "
+    "fit its inputs. Give each place a batch norm of its own, or score with "
+    "recalibrate=False."
+)
+
 
 class Unit:
     """A piece of a network: a function of inputs and of its own variables.
@@ -51,21 +57,38 @@ class Unit:
         return _unique_objects(x for y in self.layers for x in y._flatten_layers())
 
     @contextlib.contextmanager
-    def without_dropout(self):
-        """Turns off random dropping for functions traced inside."""
-        layers = [
+    def measuring(self):
+        """Inside, batch norms work as in training even where all else does not.
+
+        Dropout, noise and the like stay off: what is measured is for inference.
+        """
+        norms = [
             layer
             for layer in self._all_layers()
-            if hasattr(layer, "seed_generator") and hasattr(layer, "rate")
+            if isinstance(layer, keras.layers.BatchNormalization)
         ]
-        rates = [layer.rate for layer in layers]
+
+        measured = set()
+
+        def in_training(norm):
+            call = norm.call
+
+            def run(*args, **kwargs):
+                if id(norm) in measured:
+                    raise ValueError(APPLIED_TWICE)
+                measured.add(id(norm))
+                return call(*args, **{**kwargs, "training": True})
+
+            return run
+
         try:
-            for layer in layers:
-                layer.rate = 0
+            for norm in norms:
+                # Past Keras' `__setattr__`, which tracks.
+                vars(norm)["call"] = in_training(norm)
             yield
         finally:
-            for layer, rate in zip(layers, rates, strict=True):
-                layer.rate = rate
+            for norm in norms:
+                del vars(norm)["call"]
 
     def run(self, inputs, trainable, non_trainable, training):
         """Calls the unit on given values of its variables, without side effects.

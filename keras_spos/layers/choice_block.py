@@ -6,6 +6,8 @@ Example:
     ...                 labels=("k3", "k5", "k7"))(inputs)
 """
 
+import re
+
 import keras
 
 from keras_spos.layers.searchable import SearchableLayer
@@ -20,7 +22,8 @@ class ChoiceBlock(SearchableLayer):
         options: Candidate layers. Each is a Keras layer, a Keras model (a small graph),
             or a list of layers to run in turn. All map the block's input to outputs of
             one shape.
-        labels: A readable label for each option. Defaults to the options' names.
+        labels: A readable label for each option. Defaults to the options' names, or to
+            class and number where Keras made the names.
         decision: Name of the decision. Blocks that give the same name share one
             integer of the path. Defaults to the block's own name.
         name: The block's name.
@@ -35,7 +38,7 @@ class ChoiceBlock(SearchableLayer):
         self.options = [_as_layer(option) for option in options]
         if not self.options:
             raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
-        self.labels = tuple(labels or (option.name for option in self.options))
+        self.labels = tuple(labels or map(_label, range(len(options)), self.options))
         if len(self.labels) != len(self.options):
             raise ValueError(
                 f"Expected one label per option ({len(self.options)}). "
@@ -104,6 +107,14 @@ def _as_layer(option):
             f"Received: {option!r}"
         )
     return option
+
+
+def _label(index, option):
+    # Names that Keras makes count up within a process: rebuilt, the same block would
+    # have other labels, and be another space to a checkpoint.
+    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(option).__name__).lower()
+    pattern = kind.replace("_", "_?") + r"(_\d+)?"
+    return f"{kind}_{index}" if re.fullmatch(pattern, option.name) else option.name
 
 
 def _shape_and_type(spec):

@@ -1,0 +1,79 @@
+"""Two replicas take the same path and end with the weights that one would have."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+SCRIPT = """
+import json, sys, keras
+replicas = int(sys.argv[1])
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(cpu, logical)
+    devices = [f"CPU:{i}" for i in range(replicas)]
+    scope = tf.distribute.MirroredStrategy(devices).scope()
+else:
+    import contextlib
+    scope = contextlib.nullcontext()
+    if replicas > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+import numpy as np
+import keras_spos as ks
+
+keras.utils.set_random_seed(0)
+rng = np.random.default_rng(0)
+x, y = rng.random((32, 6, 6, 2), dtype="float32"), rng.integers(0, 3, 32)
+with scope:
+    inputs = keras.Input((6, 6, 2))
+    h = inputs
+    for i in range(3):
+        options = [
+            keras.layers.Conv2D(
+                4, k, padding="same", activation="tanh", kernel_regularizer="l2",
+                kernel_initializer=keras.initializers.RandomNormal(seed=10 * i + k),
+            )
+            for k in (1, 3)
+        ]
+        h = ks.ChoiceBlock(options, labels=("k1", "k3"), name=f"b{i}")(h)
+    h = keras.layers.GlobalAveragePooling2D()(h)
+    last = keras.initializers.RandomNormal(seed=99)
+    net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
+    net.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+weights = [keras.ops.convert_to_numpy(v.value) for v in net.trainable_variables]
+print(json.dumps({
+    "weights": [w.ravel().tolist() for w in weights],
+    "history": history,
+    "predictions": net.predict(x, batch_size=8, verbose=0).tolist(),
+}))
+"""
+
+
+def train(replicas):
+    flags = f"--xla_force_host_platform_device_count={replicas}"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(replicas)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XLA_FLAGS": flags},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_two_replicas_train_as_one():
+    one, two = train(1), train(2)
+    for a, b in zip(one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for name, values in one["history"].items():
+        np.testing.assert_allclose(values, two["history"][name], atol=1e-5)
+    np.testing.assert_allclose(one["predictions"], two["predictions"], atol=1e-5)
