@@ -112,9 +112,11 @@ def _as_layer(option):
 def _label(index, option):
     # Names that Keras makes count up within a process: rebuilt, the same block would
     # have other labels, and be another space to a checkpoint.
-    kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(option).__name__).lower()
-    pattern = kind.replace("_", "_?") + r"(_\d+)?"
-    return f"{kind}_{index}" if re.fullmatch(pattern, option.name) else option.name
+    kind = type(option).__name__
+    automatic = re.fullmatch(
+        kind.lower() + r"\d*", option.name.replace("_", "").lower()
+    )
+    return f"{kind}_{index}" if automatic else option.name
 
 
 def _shape_and_type(spec):

@@ -1,0 +1,41 @@
+"""Sets the backend up and holds what is slow to build.
+
+`KERAS_BACKEND` chooses the backend; the same tests run on TensorFlow and on JAX.
+"""
+
+import gc
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # What equal nets compile to is kept, from test to test and from run to run.
+    cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import keras
+import pytest
+from models import undrawn_weights
+
+
+@pytest.fixture
+def mixed_precision():
+    """A function that sets the global dtype policy until the test ends."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture(scope="session")
+def imagenet_net():
+    """The full 224-pixel, 1000-class space of SPOS's Table 2, for counting."""
+    from keras_spos import spaces
+
+    with undrawn_weights():
+        return spaces.shufflenet_v2()
+
+
+gc.collect()
+gc.freeze()

@@ -1,0 +1,60 @@
+"""ChoiceBlock obeys the laws, and says what is wrong with its arguments."""
+
+import keras
+import pytest
+from keras import layers
+from laws import SearchableLayerLaws
+from models import Grid, options
+
+from keras_spos import ChoiceBlock
+
+
+class TestChoiceBlock(SearchableLayerLaws):
+    def make(self):
+        labels = ("k3", "k5", "residual", "skip")
+        return ChoiceBlock(options("block"), labels=labels, name="block")
+
+
+class TestTwoDecisions(SearchableLayerLaws):
+    """The base class holds for layers of more than one decision."""
+
+    def make(self):
+        return Grid(3, name="grid")
+
+
+def test_labels_default_to_names_and_decision_to_name():
+    block = ChoiceBlock([layers.ReLU(name="a"), layers.Identity(name="b")], name="x")
+    (decision,) = block.decisions
+    assert (decision.name, decision.options) == ("x", ("a", "b"))
+
+
+def test_options_may_be_lists_layers_or_models():
+    inputs = keras.Input((3,))
+    block = ChoiceBlock(
+        [
+            layers.Dense(3),
+            [layers.Dense(5), layers.Dense(3)],
+            keras.Model(inputs, layers.Dense(3)(inputs)),
+        ],
+        labels="abc",
+    )
+    assert block(inputs).shape == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"options": []}, "at least one option. Received: none"),
+        ({"options": [len]}, "An option is a Keras layer"),
+        ({"options": [layers.ReLU()], "labels": "ab"}, r"one label per option \(1\)"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ChoiceBlock(**arguments)
+
+
+def test_options_must_agree_on_their_output():
+    block = ChoiceBlock([layers.Dense(3), layers.Dense(4)], labels="ab", name="x")
+    with pytest.raises(ValueError, match=r"one shape and type.*a gives.*3.*b gives.*4"):
+        block(keras.Input((2,)))

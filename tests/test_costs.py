@@ -1,0 +1,112 @@
+"""A cost is a base plus a share of each block; a comparison makes a limit."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keras_spos import CostTable, Decision, InfeasibleLimitError, SearchSpace
+from keras_spos.costs import Block
+
+SPACE = SearchSpace([Decision("a", "01"), Decision("b", "012")])
+
+
+def table():
+    """Cost 100 + (1, 2) for a + (10, 20, 30) for b + a product for both."""
+    return CostTable(
+        SPACE,
+        100,
+        [
+            Block("first", (0,), np.array([1, 2])),
+            Block("second", (1,), np.array([10, 20, 30])),
+            Block("joint", (0, 1), np.array([[0, 0, 0], [0, 1000, 2000]])),
+            Block("reversed", (1, 0), np.array([[0, 0], [0, 0], [0.5, 0]])),
+        ],
+        name="latency",
+        unit="ms",
+        metadata={"device": "a board", "batch": 32},
+    )
+
+
+def test_costs_by_hand():
+    assert table()((0, 0)).tolist() == [111]
+    assert table()([(0, 2), (1, 0), (1, 2)]).tolist() == [131.5, 112, 2132]
+    assert table()(np.zeros((0, 2))).shape == (0,)
+
+
+def test_a_bad_path_is_an_error():
+    with pytest.raises(ValueError, match="'b' .* options 0 to 2.*Received: 3"):
+        table()((0, 3))
+
+
+def test_limits():
+    limit = table() <= 131.5
+    paths = list(SPACE.enumerate())
+    assert limit.satisfied(paths).tolist() == [
+        p != (1, 1) and p != (1, 2) for p in paths
+    ]
+    limit.check_feasible()
+
+
+def test_infeasible_limit_says_what_can_be_reached():
+    (table() <= 111).check_feasible()
+    with pytest.raises(
+        InfeasibleLimitError, match=r"latency <= 110. .*reaches 111 to 2132.5 ms"
+    ):
+        (table() <= 110).check_feasible()
+    with pytest.raises(InfeasibleLimitError):
+        (table() <= float("nan")).check_feasible()
+
+
+def test_reachable_range_is_exact_where_blocks_share_a_decision():
+    blocks = [Block(str(i), (0,), np.array(c)) for i, c in enumerate([[1, 5], [5, 1]])]
+    assert CostTable(SPACE, 0, blocks).reachable_range() == (6, 6)
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "table.json"
+    table().save(path)
+    loaded = CostTable.load(path)
+    assert loaded.to_dict() == table().to_dict()
+    assert loaded.space == SPACE
+    assert (loaded.name, loaded.unit, loaded.metadata["batch"]) == ("latency", "ms", 32)
+    paths = list(SPACE.enumerate())
+    np.testing.assert_array_equal(loaded(paths), table()(paths))
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -2])
+def test_truncated_file(tmp_path, cut):
+    path = tmp_path / "table.json"
+    table().save(path)
+    path.write_text(path.read_text()[:cut])
+    with pytest.raises(ValueError, match="table.json is not a complete cost table"):
+        CostTable.load(path)
+
+
+@pytest.mark.parametrize("key", ["base", "blocks", "space", "metadata"])
+def test_file_that_lacks_something(tmp_path, key):
+    path = tmp_path / "table.json"
+    data = table().to_dict()
+    del data[key]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=f"not a complete cost table.*{key}"):
+        CostTable.load(path)
+
+
+def test_not_a_table(tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="not a complete cost table"):
+        CostTable.load(path)
+
+
+def test_wrong_number_of_costs():
+    with pytest.raises(ValueError, match=r"'x' of table .*shape \(3,\).*shape \(2,\)"):
+        CostTable(SPACE, 0, [Block("x", (1,), np.zeros(2))])
+
+
+def test_missing_costs():
+    costs = np.array([[1, 2, 3], [4, np.nan, np.inf]])
+    with pytest.raises(ValueError, match=r"misses block 'x', options \[\(1, 1\), \(1"):
+        CostTable(SPACE, 0, [Block("x", (0, 1), costs)])

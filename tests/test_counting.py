@@ -1,0 +1,144 @@
+"""Multiply-adds and parameters are counted by layer type, as the papers count them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import small_net
+
+from keras_spos import (
+    ChoiceBlock,
+    Supernet,
+    count_flops,
+    count_params,
+    flops_table,
+    params_table,
+    register_flops,
+)
+
+
+def model(*stack, shape=(6, 6, 4)):
+    return keras.Sequential([keras.Input(shape), *stack])
+
+
+# Layer, input shape, multiply-adds and parameters by hand.
+CASES = [
+    (lambda: layers.Conv2D(8, 3, padding="same"), (6, 6, 4), 36 * 9 * 4 * 8, 296),
+    (lambda: layers.Conv2D(8, 3, 2, use_bias=False), (7, 7, 4), 9 * 9 * 4 * 8, 288),
+    (lambda: layers.Conv2D(8, 3, groups=2, use_bias=False), (5, 5, 4), 9 * 144, 144),
+    (lambda: layers.Conv2D(8, 3, dilation_rate=2), (5, 5, 4), 1 * 9 * 4 * 8, 296),
+    (lambda: layers.DepthwiseConv2D(3, use_bias=False), (6, 6, 4), 16 * 9 * 4, 36),
+    (
+        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+        (6, 6, 4),
+        16 * 9 * 8,
+        72,
+    ),
+    (
+        lambda: layers.SeparableConv2D(8, 3, use_bias=False),
+        (6, 6, 4),
+        16 * (36 + 32),
+        68,
+    ),
+    (
+        lambda: layers.Conv2DTranspose(8, 3, 2, use_bias=False),
+        (3, 3, 4),
+        9 * 9 * 4 * 8,
+        288,
+    ),
+    (lambda: layers.Conv1D(8, 3, use_bias=False), (6, 4), 4 * 3 * 4 * 8, 96),
+    (lambda: layers.Dense(5), (7,), 35, 40),
+    (lambda: layers.Dense(5), (3, 7), 105, 40),
+    (lambda: layers.BatchNormalization(), (6, 6, 4), 0, 8),
+    (lambda: layers.BatchNormalization(center=False, scale=False), (6, 6, 4), 0, 8),
+    (lambda: layers.GlobalAveragePooling2D(), (6, 6, 4), 0, 0),
+    (lambda: layers.Dropout(0.1), (6, 6, 4), 0, 0),
+]
+
+
+@pytest.mark.parametrize("make, shape, flops, parameters", CASES)
+def test_by_hand(make, shape, flops, parameters):
+    counted = model(make(), shape=shape)
+    assert count_flops(counted) == flops
+    assert count_params(counted) == parameters
+
+
+def test_a_layer_used_twice_computes_twice_and_has_its_weights_once():
+    x = inputs = keras.Input((4,))
+    shared = layers.Dense(4)
+    counted = keras.Model(inputs, shared(shared(x)))
+    assert (count_flops(counted), count_params(counted)) == (32, 20)
+
+
+def test_models_inside_models():
+    inner = model(layers.Conv2D(4, 1, use_bias=False))
+    outer = model(inner, layers.ReLU(), inner)
+    assert (count_flops(outer), count_params(outer)) == (2 * 36 * 16, 16)
+
+
+def test_the_table_is_what_is_extracted():
+    net = small_net()
+    for table, count in (
+        (flops_table(net), count_flops),
+        (params_table(net), count_params),
+    ):
+        for path in net.space.sample(6, seed=0):
+            assert table(path).tolist() == [count(net.extract(path, fresh=True))]
+
+
+@pytest.mark.parametrize("case", ["applied twice", "beside", "shared decision"])
+def test_shared_weights_are_counted_once(case):
+    x = inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    one = ChoiceBlock([shared, layers.Dense(4)], "ab", name="one", decision="d")
+    two = ChoiceBlock([shared, layers.Identity()], "ab", name="two", decision="d")
+    stacks = {
+        "applied twice": [one, one],
+        "beside": [shared, one],
+        "shared decision": [one, two],
+    }
+    for layer in stacks[case]:
+        x = layer(x)
+    net = Supernet(inputs, x)
+    tables = flops_table(net), params_table(net)
+    for path in net.space.enumerate():
+        subnet = net.extract(path)
+        counted = count_flops(subnet), count_params(subnet)
+        assert tuple(float(table(path)[0]) for table in tables) == counted
+
+
+def test_weights_shared_by_blocks_that_choose_apart_are_no_sum():
+    x = inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    for name in ("one", "two"):
+        x = ChoiceBlock([shared, layers.Identity()], "ab", name=name)(x)
+    net = Supernet(inputs, x)
+    assert flops_table(net)([(0, 0), (1, 0), (1, 1)]).tolist() == [32, 16, 0]
+    with pytest.raises(ValueError, match="'one' and 'two' share weights"):
+        params_table(net)
+
+
+def test_unknown_layer_with_weights():
+    counted = model(layers.LSTM(3), shape=(5, 4))
+    with pytest.raises(ValueError, match=r"multiply-adds of LSTM.*register_flops"):
+        count_flops(counted)
+    inputs = keras.Input((5, 4))
+    net = Supernet(inputs, ChoiceBlock([layers.LSTM(3), layers.GRU(3)], "ab")(inputs))
+    with pytest.raises(ValueError, match=r"multiply-adds of LSTM.*register_flops"):
+        flops_table(net)
+
+
+def test_image_size_must_be_fixed():
+    counted = model(layers.Conv2D(4, 3), shape=(None, None, 3))
+    with pytest.raises(ValueError, match="Counting FLOPs needs fixed image sizes"):
+        count_flops(counted)
+
+
+def test_a_registered_counter_wins_over_that_of_the_base():
+    class Sparse(layers.Dense):
+        """Half of the products are with zeros."""
+
+    dense = count_flops(model(Sparse(6), shape=(4,)))
+    register_flops(Sparse, lambda layer, i, o: int(np.prod(layer.kernel.shape)) // 2)
+    assert (dense, count_flops(model(Sparse(6), shape=(4,)))) == (24, 12)
+    assert count_flops(model(layers.Dense(6), shape=(4,))) == 24

@@ -1,0 +1,65 @@
+"""Training equals the simple implementation: losses, weights, slots and statistics."""
+
+import keras
+import numpy as np
+import pytest
+from models import data, dense_net, small_net
+from reference import assert_trains_like_reference
+
+SGD = keras.optimizers.SGD
+
+
+def batches(count, n=6, **arguments):
+    return [data(n, seed=i, **arguments) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1, momentum=0.9),
+        SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01, clipnorm=0.3),
+        keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        keras.optimizers.Adam(0.01, amsgrad=True, clipvalue=0.01),
+        SGD(0.1, momentum=0.9, global_clipnorm=0.1),
+        SGD(0.1, momentum=0.9, gradient_accumulation_steps=2),
+        SGD(0.1, use_ema=True, ema_momentum=0.7),
+        SGD(0.1, use_ema=True, ema_momentum=0.7, ema_overwrite_frequency=2),
+        keras.optimizers.Nadam(0.01),
+        keras.optimizers.RMSprop(keras.optimizers.schedules.CosineDecay(0.01, 5)),
+        keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.9), 1024.0, 2),
+    ],
+    ids=[
+        "momentum",
+        "nesterov_decay_clipnorm",
+        "adamw",
+        "amsgrad_clipvalue",
+        "global_clipnorm",
+        "accumulation",
+        "average",
+        "average_overwrites",
+        "nadam",
+        "schedule",
+        "loss_scale",
+    ],
+)
+def test_optimizers(optimizer):
+    assert_trains_like_reference(
+        lambda: dense_net(seed=1), optimizer, batches(6, shape=(3,))
+    )
+
+
+@pytest.mark.parametrize("l2", [None, 0.05])
+def test_options_of_differing_structure(l2):
+    net, _ = assert_trains_like_reference(
+        lambda: small_net(seed=4, l2=l2), SGD(0.05, momentum=0.9), batches(5)
+    )
+    assert {0, 1, 2, 3} == {int(i) for s in range(5) for i in net.draw(s)}
+
+
+def test_dropout_and_sample_weight():
+    weights = np.linspace(0.2, 2.0, 6).astype("float32")
+    assert_trains_like_reference(
+        lambda: small_net(seed=2, dropout=0.4, blocks=1),
+        SGD(0.05, momentum=0.9),
+        [(*batch, weights) for batch in batches(4)],
+    )

@@ -1,0 +1,174 @@
+"""An Evaluator scores paths on fixed data, once each, and leaves the net alone."""
+
+import keras
+import numpy as np
+import pytest
+from models import CLASSES, SHAPE, cross_entropy, data, randomize, small_net, values
+
+from keras_spos import Evaluator, recalibrate
+
+IMAGES, _ = data(12, seed=1)
+X, Y = data(20, seed=2)
+# Images that differ as a whole, for outputs that differ.
+X = X * np.linspace(0.1, 3, 20)[:, None, None, None].astype("float32")
+
+
+@pytest.fixture(scope="module")
+def net():
+    net = randomize(small_net())
+    # Outputs around zero: not every image is of one class.
+    net.set_path((0, 3))
+    mean = net.predict(X, verbose=0).mean(0)
+    net.get_layer("classifier").bias.assign_sub(mean)
+    net.compile(keras.optimizers.SGD(0.1), cross_entropy(), metrics=["accuracy"])
+    net.set_path((1, 1))
+    return net
+
+
+@pytest.fixture(scope="module")
+def paths(net):
+    return net.space.sample(8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def outputs(net, paths):
+    """Outputs of the recalibrated stock model of each path."""
+    return [call(recalibrate(net.extract(path), IMAGES)) for path in paths]
+
+
+def call(model):
+    return keras.ops.convert_to_numpy(model(X, training=False))
+
+
+def counted(score):
+    """Paths that an evaluator runs, from here on."""
+    runs = []
+    run = score._run
+    score._run = lambda paths: runs.extend(paths) or run(paths)
+    return runs
+
+
+def test_accuracy_is_that_of_recalibrated_stock_models(net, paths, outputs):
+    scores = Evaluator(net, IMAGES, (X, Y))(paths)
+    assert scores.shape == (8,)
+    np.testing.assert_allclose(scores, [np.mean(o.argmax(1) == Y) for o in outputs])
+    assert len(set(scores.tolist())) > 1
+
+
+def test_predictions_and_extracted_models_are_those_scored(net, paths, outputs):
+    score = Evaluator(net, IMAGES, (X, Y))
+    for path, expected in list(zip(paths, outputs, strict=True))[:3]:
+        np.testing.assert_allclose(score.predict(path), expected, 1e-4, 1e-5)
+        np.testing.assert_allclose(call(score.extract(path)), expected, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 7}, {"memory": 1}, {"batch_size": 1}]
+)
+def test_sharing_and_batches_change_nothing(net, paths, options):
+    plain = Evaluator(net, IMAGES, (X, Y), metric="loss")
+    other = Evaluator(
+        net, IMAGES, (X, Y), metric="loss", calibration_batch_size=12, **options
+    )
+    assert other._share == ("memory" not in options)
+    np.testing.assert_allclose(other(paths), plain(paths), 1e-5)
+    for path in paths[:2]:
+        a, b = plain.statistics(path), other.statistics(path)
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], 1e-5, 1e-6)
+
+
+def test_metrics(net, paths, outputs):
+    def scores(metric, labels=Y):
+        return Evaluator(net, IMAGES, (X, labels), metric=metric)(paths)
+
+    def cross_entropies():
+        for o in outputs:
+            logs = o - np.log(np.exp(o).sum(1, keepdims=True))
+            yield np.mean(logs[np.arange(20), Y])
+
+    np.testing.assert_allclose(scores("loss"), list(cross_entropies()), 1e-4)
+    assert scores("top5").tolist() == [1.0] * 8  # Of four classes.
+    top2 = [
+        np.mean([y in np.argsort(r)[-2:] for r, y in zip(o, Y, strict=True)])
+        for o in outputs
+    ]
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(2)
+    np.testing.assert_allclose(scores(metric), top2, 1e-6)
+    one_hot = np.eye(CLASSES, dtype="float32")[Y]
+    np.testing.assert_array_equal(scores("accuracy", one_hot), scores("accuracy"))
+
+
+def test_validation_may_be_a_dataset(net, paths):
+    batches = [(X[:9], Y[:9]), (X[9:], Y[9:])]
+    expected = Evaluator(net, IMAGES, (X, Y))(paths)
+    np.testing.assert_array_equal(Evaluator(net, IMAGES, batches)(paths), expected)
+
+
+def test_without_recalibration_it_is_evaluate(net, paths):
+    score = Evaluator(net, None, (X, Y), recalibrate=False)
+    before = net.path
+    for path in paths[:3]:
+        net.set_path(path)
+        assert score(path)[0] == pytest.approx(net.evaluate(X, Y, verbose=0)[1])
+    net.set_path(before)
+
+
+@pytest.mark.parametrize("memory", [4e9, 1])
+def test_the_supernet_is_not_changed(net, paths, memory):
+    score = Evaluator(net, IMAGES, (X, Y), memory=memory)
+    everything = [*net.variables, *net.optimizer.variables, *net.metrics_variables]
+    before = values(everything)
+    score(paths)
+    score.extract(paths[0])
+    for variable, a, b in zip(everything, before, values(everything), strict=True):
+        np.testing.assert_array_equal(a, b, variable.path)
+    assert net.path == (1, 1)
+
+
+def test_each_path_is_run_once(net, paths):
+    score = Evaluator(net, IMAGES, (X, Y))
+    runs = counted(score)
+    first = score([*paths, *paths[::-1]])
+    np.testing.assert_array_equal(first[:8], first[:7:-1])
+    score(paths[3])
+    net.evaluate(X, Y, verbose=0)
+    np.testing.assert_array_equal(score(paths), first[:8])
+    assert sorted(runs) == sorted({tuple(p) for p in paths.tolist()})
+
+
+def test_training_makes_the_cache_stale():
+    net = randomize(small_net(blocks=1))
+    net.compile(keras.optimizers.SGD(0.5), cross_entropy())
+    score = Evaluator(net, IMAGES, (X, Y), metric="loss")
+    runs = counted(score)
+    before = score((0,))
+    net.fit(X, Y, verbose=0)
+    after = score((0,))
+    assert before != after and runs == [(0,)] * 2
+    fresh = Evaluator(net, IMAGES, (X, Y), metric="loss")
+    np.testing.assert_array_equal(fresh((0,)), after)
+    # Weights that do not train count as well.
+    net.trainable = False
+    score((0,))
+    net.get_layer("classifier").bias.assign([9.0, 0.0, 0.0, 0.0])
+    assert score((0,)) != after
+
+
+def test_bad_data(net):
+    wrong = np.zeros((4, 5, 5, 3), "float32")
+    message = r"Expected {} images of shape \(6, 6, 3\). Received: \(5, 5, 3\)"
+    with pytest.raises(ValueError, match=message.format("calibration")):
+        Evaluator(net, wrong, (X, Y))
+    with pytest.raises(ValueError, match=message.format("validation")):
+        Evaluator(net, IMAGES, (wrong, np.zeros(4)))
+    with pytest.raises(ValueError, match="needs validation images. Received: none"):
+        Evaluator(net, IMAGES, (np.zeros((0, *SHAPE)), np.zeros(0)))
+    with pytest.raises(ValueError, match="one choice per decision"):
+        Evaluator(net, IMAGES, (X, Y))((0, 0, 0))
+
+
+def test_needs_no_compilation():
+    net = randomize(small_net(blocks=1))
+    assert 0 <= Evaluator(net, IMAGES, (X, Y))((2,))[0] <= 1

@@ -1,0 +1,151 @@
+"""An extracted subnet is a stock model with weights of its own."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import SHAPE, cross_entropy, data, dense_net, randomize, small_net, values
+
+from keras_spos import ChoiceBlock, Supernet
+
+PATH = (2, 0)
+LOAD = """
+import sys, keras, numpy
+model = keras.saving.load_model(sys.argv[1])
+numpy.save(sys.argv[3], model.predict(numpy.load(sys.argv[2]), verbose=0))
+assert not [name for name in sys.modules if "keras_spos" in name]
+"""
+
+
+@pytest.fixture(scope="module")
+def net():
+    return randomize(small_net(dropout=0.2))
+
+
+def test_loads_where_this_package_is_not(net, tmp_path):
+    subnet = net.extract(PATH)
+    x, _ = data(3)
+    subnet.save(tmp_path / "subnet.keras")
+    np.save(tmp_path / "x.npy", x)
+    arguments = [tmp_path / n for n in ("subnet.keras", "x.npy", "y.npy")]
+    # Away from the checkout, so that it could not be imported.
+    result = subprocess.run(
+        [sys.executable, "-c", LOAD, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    outputs = np.load(tmp_path / "y.npy")
+    np.testing.assert_allclose(outputs, subnet.predict(x, verbose=0), 1e-5, 1e-6)
+
+
+def test_weights_are_copies(net):
+    before = values(net.variables)
+    subnet = net.extract(PATH)
+    subnet.compile("sgd", cross_entropy())
+    subnet.fit(*data(6), verbose=0)
+    for a, b in zip(before, values(net.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+    randomize(net, seed=1)
+    kernels = [m.get_layer("classifier").kernel.value for m in (net, subnet)]
+    assert not np.allclose(*map(keras.ops.convert_to_numpy, kernels))
+    randomize(net)
+
+
+def test_fresh_inherits_nothing_and_gives_batch_norms_scale_and_offset(net):
+    inherited, fresh = net.extract(PATH), net.extract(PATH, fresh=True)
+    norms = [n for n in fresh.layers if isinstance(n, layers.BatchNormalization)]
+    assert len(norms) == 4
+    for norm in norms:
+        assert norm.center and norm.scale
+        for value, start in zip(values(norm.weights), (1, 0, 0, 1), strict=True):
+            assert np.all(value == start)
+    bare = inherited.get_layer(
+        "block_0_block_0_residual_dwnorm".replace("_0_b", "_0_b")
+    )
+    assert not bare.center and not bare.scale
+    old = {v.path: v for v in inherited.trainable_variables}
+    for variable in fresh.trainable_variables:
+        if "kernel" in variable.path:
+            a, b = values([variable, old[variable.path]])
+            assert a.shape == b.shape and not np.any(a == b)
+    again = net.extract(PATH, fresh=True).trainable_variables[0]
+    assert not np.any(np.equal(*values([fresh.trainable_variables[0], again])))
+
+
+def test_norms_with_one_of_scale_and_offset_keep_their_form():
+    inputs = keras.Input((3,))
+    norm = layers.BatchNormalization(center=True, scale=False)
+    net = Supernet(inputs, ChoiceBlock([norm, layers.ReLU()], "ab")(inputs))
+    (fresh,) = net.extract((0,), fresh=True).layers[1:]
+    assert fresh.center and not fresh.scale
+
+
+def test_paths_by_name_by_description_and_the_current_one(net):
+    named = Supernet(net.input, net.output, named_paths={"mine": PATH})
+    named.set_path("mine")
+    assert named.path == PATH
+    description = {"block_0": "residual", "block_1": "k3"}
+    x, _ = data(3)
+    expected = net.extract(PATH).predict(x, verbose=0)
+    for path in ("mine", description, None, np.array(PATH)):
+        outputs = keras.ops.convert_to_numpy(named.extract(path)(x))
+        np.testing.assert_allclose(outputs, expected, 1e-5, 1e-6)
+    with pytest.raises(
+        ValueError, match=r"architectures are \['mine'\]. Received: 'x'"
+    ):
+        named.extract("x")
+    with pytest.raises(ValueError, match="'block_1' .*options 0 to 3.*Received: 4"):
+        net.extract((0, 4))
+
+
+def test_layers_used_twice_are_shared_and_models_inlined():
+    inputs = keras.Input((4,))
+    shared = layers.Dense(4, name="shared")
+    inner_inputs = keras.Input((4,))
+    inner = layers.ReLU(name="relu")(layers.Dense(4, name="deep")(inner_inputs))
+    inner = keras.Model(inner_inputs, inner, name="inner")
+    twice = [shared, layers.ReLU(name="between"), inner, shared, inner]
+    x = ChoiceBlock([twice, layers.Identity()], "ab", name="block")(shared(inputs))
+    net = randomize(Supernet(inputs, x))
+    subnet = net.extract((0,))
+    assert len(subnet.weights) == 4
+    assert not [m for m in subnet.layers if isinstance(m, keras.Model)]
+    x = data(3, (4,))[0]
+    outputs = [keras.ops.convert_to_numpy(m(x)) for m in (net, subnet)]
+    np.testing.assert_allclose(*outputs, 1e-6)
+
+
+def test_structure_of_inputs_and_outputs():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    block = ChoiceBlock([layers.Add(), layers.Multiply()], "ab")
+    sums = block([a, b])
+    net = Supernet({"a": a, "b": b}, {"sum": sums, "rest": [a[:, 1:], sums * 2.0]})
+    subnet = net.extract((1,))
+    x = {"a": np.full((2, 3), 3.0, "float32"), "b": np.full((2, 3), 5.0, "float32")}
+    outputs = subnet(x)
+    assert np.all(values_of(outputs["sum"]) == 15)
+    assert np.all(values_of(outputs["rest"][1]) == 30)
+    assert outputs["rest"][0].shape == (2, 2)
+
+
+def values_of(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def test_regularizers_and_constraints_come_along():
+    net = small_net(l2=0.01)
+    subnet = net.extract(PATH)
+    subnet.compile("sgd", cross_entropy())
+    assert len(subnet.losses) == 4
+    frozen = dense_net()
+    frozen.get_layer("block_0").options[1].trainable = False
+    assert len(frozen.extract((1, 0)).trainable_variables) == 4
+
+
+def test_image_shape_is_kept(net):
+    assert net.extract(PATH).input_shape == (None, *SHAPE)

@@ -1,0 +1,193 @@
+"""With one path to draw, `fit` equals Keras' own `fit` of that path's stock model.
+
+The same history and weights, whichever way data arrives and however it is compiled.
+"""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from models import FromList, cross_entropy, data, dense_net, randomize
+
+PATH = (1, 0)
+SGD = keras.optimizers.SGD
+X, Y = data(11, (3,))
+
+
+def fit(x=X, y=Y, **arguments):
+    """Two epochs of four batches, the last of two images."""
+
+    def run(model):
+        options = {"epochs": 2, "verbose": 0, "shuffle": False, **arguments}
+        if isinstance(x, np.ndarray):
+            return model.fit(x, y, batch_size=3, **options).history
+        return model.fit(x(), **options).history
+
+    return run
+
+
+def compile_model(model, optimizer=None, **compiled):
+    options = {"loss": cross_entropy(), "metrics": ["accuracy"], **compiled}
+    model.compile(optimizer or SGD(0.1, momentum=0.9), **options)
+    return model
+
+
+def assert_equal_results(net, stock, histories, tolerance=1e-5):
+    assert list(histories[0]) == list(histories[1])
+    for key, values in histories[1].items():
+        np.testing.assert_allclose(histories[0][key], values, tolerance, tolerance)
+    for a, b in zip(net.extract(PATH).variables, stock.variables, strict=True):
+        if "seed" not in a.path:
+            a, b = (np.array(keras.ops.convert_to_numpy(v.value)) for v in (a, b))
+            np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def assert_fits_like_keras(run, compile_model=compile_model, net=None, **arguments):
+    """Fits a net that draws one path, and the stock model; compares everything."""
+    net = net or randomize(dense_net(sampler=FromList([PATH])))
+    stock = net.extract(PATH)
+    net.set_path(PATH)
+    histories = [run(compile_model(model)) for model in (net, stock)]
+    assert_equal_results(net, stock, histories, **arguments)
+    return net
+
+
+@functools.cache
+def usual_result():
+    """What Keras makes of arrays, without any option."""
+    stock = randomize(dense_net()).extract(PATH)
+    return stock, fit(validation_data=(X, Y))(compile_model(stock))
+
+
+def assert_fits_as_usual(run, **compiled):
+    net = randomize(dense_net(sampler=FromList([PATH])))
+    net.set_path(PATH)
+    stock, history = usual_result()
+    mine = run(compile_model(net, **compiled))
+    assert_equal_results(net, stock, [mine, {key: history[key] for key in mine}])
+
+
+class Numbers(keras.utils.PyDataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        batch = slice(3 * index, 3 * index + 3)
+        return X[batch], Y[batch]
+
+
+def tensorflow_dataset():
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
+
+
+def generator():
+    while True:
+        for index in range(4):
+            yield Numbers()[index]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        fit(validation_data=(X, Y)),
+        fit(X.astype("float64"), Y.astype("int64")),
+        fit(Numbers),
+        fit(tensorflow_dataset),
+        fit(generator, steps_per_epoch=4),
+    ],
+    ids=["arrays", "float64", "py_dataset", "tf_data", "generator"],
+)
+def test_ways_in_which_data_arrives(run):
+    assert_fits_as_usual(run)
+
+
+@pytest.mark.parametrize("x", [X, tensorflow_dataset, Numbers], ids=["x", "tf", "py"])
+def test_several_steps_per_execution(x):
+    run = fit(x, Y, validation_data=(X, Y))
+    assert_fits_as_usual(run, steps_per_execution=3)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False}],
+    ids=str,
+)
+def test_ways_to_compile(compiled):
+    assert_fits_as_usual(fit(), **compiled)
+
+
+def test_weights_of_samples_and_validation_split():
+    run = fit(sample_weight=np.linspace(0, 2, len(X)), validation_split=0.4)
+    assert_fits_like_keras(
+        run, lambda model: compile_model(model, weighted_metrics=["accuracy"])
+    )
+
+
+def test_weights_of_classes():
+    assert_fits_like_keras(fit(class_weight={0: 0.5, 1: 1.0, 2: 2.0, 3: 0.1}))
+
+
+def test_custom_metric_and_loss():
+    class Confidence(keras.metrics.Mean):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            best = keras.ops.max(keras.ops.softmax(y_pred), axis=-1)
+            return super().update_state(best, sample_weight)
+
+    def margin(y_true, y_pred):
+        return keras.ops.sum(keras.ops.square(y_pred - 1.0), axis=-1)
+
+    def compiled(model):
+        metrics = [Confidence(), keras.metrics.SparseTopKCategoricalAccuracy(2)]
+        return compile_model(model, loss=margin, metrics=metrics)
+
+    assert_fits_like_keras(fit(), compiled)
+
+
+def test_weights_averaged_at_the_end_of_fit():
+    def compiled(model):
+        return compile_model(model, SGD(0.1, use_ema=True, ema_momentum=0.5))
+
+    assert_fits_like_keras(fit(), compiled)
+
+
+def test_batch_by_batch():
+    def run(model):
+        logs = {}
+        for i in range(3):
+            weights = np.linspace(0.5, 1, 3)
+            out = model.train_on_batch(*Numbers()[i], weights, return_dict=True)
+            logs |= {f"{i}_{k}": v for k, v in out.items()}
+        logs |= model.test_on_batch(X, Y, return_dict=True)
+        return logs | {"outputs": model.predict_on_batch(X)}
+
+    assert_fits_like_keras(run)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_predict_and_evaluate(steps_per_execution):
+    def run(model):
+        compile_model(model, steps_per_execution=steps_per_execution)
+        return {
+            "outputs": model.predict(X, batch_size=3, verbose=0),
+            "scores": model.evaluate(X, Y, batch_size=3, verbose=0),
+        }
+
+    assert_fits_like_keras(run)
+
+
+def test_predict_needs_no_compilation():
+    net = randomize(dense_net())
+    np.testing.assert_allclose(
+        net.predict(X, verbose=0), net.extract().predict(X, verbose=0), 1e-5, 1e-6
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy, mixed_precision):
+    mixed_precision(policy)
+    net = assert_fits_like_keras(fit(), tolerance=0.02)
+    scaled = isinstance(net.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")
+    assert net.layers[-1].compute_dtype == policy.removeprefix("mixed_")

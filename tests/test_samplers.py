@@ -1,0 +1,171 @@
+"""Samplers draw what they say, and nothing else is trained."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from models import cross_entropy, data, dense_net, randomize, values
+from reference import slots_of
+
+from keras_spos import (
+    CostRangeSampler,
+    CostTable,
+    Decision,
+    PathDropoutSampler,
+    SearchSpace,
+    UniformSampler,
+    params_table,
+)
+from keras_spos.costs import Block
+
+SPACE = SearchSpace([Decision("a", "012"), Decision("b", "01"), Decision("c", "0123")])
+# Costs 10 to 60 in steps of 10, of which the ends are rare.
+TABLE = CostTable(
+    SPACE,
+    10,
+    [Block(str(i), (i,), np.arange(n) * 10.0) for i, n in enumerate((3, 2, 4))],
+)
+
+
+def draws(sampler, n=2000, space=SPACE):
+    return [sampler.draw(space, np.random.default_rng((3, s))) for s in range(n)]
+
+
+def test_uniform_draws_every_option_equally():
+    paths = SPACE.validate(np.array(draws(UniformSampler(), 6000)))
+    for column, size in zip(paths.T, SPACE.sizes, strict=True):
+        counts = np.bincount(column, minlength=size)
+        # Five standard deviations of a binomial count.
+        assert np.all(np.abs(counts - 6000 / size) < 5 * np.sqrt(6000 / size))
+    assert len({tuple(p) for p in paths}) == SPACE.size
+
+
+def test_cost_ranges_are_equally_likely_and_kept():
+    bins = [(10, 15), (25, 35), (70, 70)]
+    costs = TABLE(np.array(draws(CostRangeSampler(TABLE, bins), 3000)))
+    counts = collections.Counter(costs.tolist())
+    assert set(counts) == {10.0, 30.0, 70.0}
+    # Uniform paths cost 10 or 70 one time in 24.
+    assert all(
+        abs(count - 1000) < 5 * np.sqrt(1000 * 2 / 3) for count in counts.values()
+    )
+
+
+def test_paths_are_uniform_within_a_range():
+    paths = draws(CostRangeSampler(TABLE, [(20, 20)]), 3000)
+    counts = collections.Counter(tuple(int(i) for i in p) for p in paths)
+    assert set(counts) == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}
+    assert all(abs(count - 1000) < 5 * np.sqrt(1000) for count in counts.values())
+
+
+def test_edges_make_the_ranges_between_them():
+    sampler = CostRangeSampler(TABLE, [10, 20, 40])
+    assert sampler.bins.tolist() == [[10, 20], [20, 40]]
+    costs = TABLE(np.array(draws(sampler, 300)))
+    assert costs.min() >= 10 and costs.max() <= 40
+
+
+def test_gives_up_after_so_many_draws():
+    # Nothing costs between 11 and 19: any path comes back, at once.
+    paths = draws(CostRangeSampler(TABLE, [(11, 19)], max_draws=7), 50)
+    assert len(SPACE.validate(np.array(paths))) == 50
+
+
+def test_ranges_that_the_space_cannot_reach():
+    for bins in ([(80, 90)], [(0, 5)], [(30, 20)], []):
+        with pytest.raises(ValueError, match=r"what the space reaches.*10 to 70"):
+            CostRangeSampler(TABLE, bins)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1])
+def test_bad_drop_rate(rate):
+    with pytest.raises(ValueError, match=f"between 0 and 1. Received: rate={rate}"):
+        PathDropoutSampler(rate)
+
+
+def test_path_dropout_keeps_each_option_so_often():
+    active = draws(PathDropoutSampler(0.25), 4000)
+    kept = np.mean([2 in options[2] for options in active])
+    # 0.75, and where all four are dropped one of them is kept.
+    assert abs(kept - (0.75 + 0.25**4 / 4)) < 5 * np.sqrt(0.25 * 0.75 / 4000)
+    assert all(len(options) > 0 for path in active for options in path)
+    assert all(list(o) == sorted(set(o)) for path in active for o in path)
+
+
+def test_path_dropout_at_rate_one_is_a_single_path():
+    active = draws(PathDropoutSampler(1.0), 3000)
+    assert all(len(options) == 1 for path in active for options in path)
+    counts = np.bincount([path[2][0] for path in active], minlength=4)
+    assert np.all(np.abs(counts - 750) < 5 * np.sqrt(750))
+
+
+def test_path_dropout_at_rate_zero_trains_the_mean_of_all_options():
+    net = randomize(dense_net(sampler=PathDropoutSampler(0.0)))
+    pairs = []
+
+    def copy(layer):
+        pairs.append((type(layer).from_config(layer.get_config()), layer))
+        return pairs[-1][0]
+
+    x = inputs = keras.Input((3,))
+    for block in net.searchable_layers:
+        x = layers.Average()([copy(option)(x) for option in block.options])
+    stock = keras.Model(inputs, copy(net.layers[-1])(x))
+    for mine, original in pairs:
+        mine.set_weights(values(original.weights))
+    for model in (net, stock):
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), cross_entropy())
+    for step in range(3):
+        batch = data(6, (3,), seed=step)
+        losses = [model.train_on_batch(*batch) for model in (net, stock)]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+    for mine, original in pairs:
+        for a, b in zip(values(mine.weights), values(original.weights), strict=True):
+            np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+def test_path_dropout_updates_exactly_the_active_options():
+    net = randomize(dense_net(sampler=PathDropoutSampler(0.6), seed=1))
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01)
+    net.compile(optimizer, cross_entropy())
+    options = [option for block in net.searchable_layers for option in block.options]
+
+    def state():
+        return [values([*o.weights, *slots_of(optimizer, o.weights)]) for o in options]
+
+    seen = set()
+    net.train_on_batch(*data(6, (3,)))
+    for step in range(1, 12):
+        active = net.draw(step)
+        seen.update(len(kept) for kept in active)
+        before = state()
+        net.train_on_batch(*data(6, (3,), seed=step))
+        moved = [
+            [np.any(x != y) for x, y in zip(a, b, strict=True)]
+            for a, b in zip(before, state(), strict=True)
+        ]
+        expected = [i in kept for kept in active for i in range(2)]
+        assert [all(m) for m in moved] == [any(m) for m in moved] == expected
+    assert seen == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: UniformSampler(),
+        lambda net: CostRangeSampler(params_table(net), [(0, 200), (50, 500)], 7),
+        lambda net: PathDropoutSampler(0.3),
+    ],
+    ids=["uniform", "cost_range", "path_dropout"],
+)
+def test_saved_with_the_model(make, tmp_path):
+    net = dense_net()
+    net.sampler = make(net)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert type(loaded.sampler) is type(net.sampler)
+    assert loaded.sampler.get_config() == net.sampler.get_config()
+    for step in range(20):
+        assert list(net.draw(step)) == list(loaded.draw(step))

@@ -1,0 +1,71 @@
+"""A Supernet reads its space off its graph, and says what is wrong with a graph."""
+
+import keras
+import pytest
+from keras import layers
+from models import Grid, dense_net
+
+from keras_spos import ChoiceBlock, Supernet
+
+
+def block(name, labels="ab", **arguments):
+    options = [layers.Dense(3, name=f"{name}_{label}") for label in labels]
+    return ChoiceBlock(options, labels, name=name, **arguments)
+
+
+def test_space_is_in_graph_order_with_shared_decisions_once():
+    x = inputs = keras.Input((4, 4, 3))
+    for layer in (
+        block("late", "abc"),
+        Grid(3, name="grid"),
+        block("one", decision="shared"),
+        block("two", decision="shared"),
+    ):
+        x = layer(x)
+    net = Supernet(inputs, x)
+    names = [d.name for d in net.space.decisions]
+    assert names == ["late", "grid_kernel", "grid_activation", "shared"]
+    assert net.space.sizes.tolist() == [3, 2, 3, 2]
+    assert net.path == (0, 0, 0, 0)
+    net.set_path((2, 1, 2, 1))
+    assert net.path == (2, 1, 2, 1)
+    for name in ("one", "two"):
+        assert int(net.get_layer(name).choices[0].value) == 1
+
+
+def test_a_graph_without_a_choice():
+    inputs = keras.Input((3,))
+    with pytest.raises(ValueError, match="at least one searchable layer"):
+        Supernet(inputs, layers.Dense(3)(inputs))
+
+
+def test_shared_decisions_must_agree():
+    inputs = keras.Input((3,))
+    x = block("two", "abc", decision="d")(block("one", "ab", decision="d")(inputs))
+    with pytest.raises(
+        ValueError, match=r"share decision 'd'.*'a', 'b'.*'a', 'b', 'c'"
+    ):
+        Supernet(inputs, x)
+
+
+@pytest.mark.parametrize("where", ["model", "option"])
+def test_choices_inside_other_layers_would_never_be_made(where):
+    inputs = keras.Input((3,))
+    inner = keras.Sequential([keras.Input((3,)), block("inner")], name="nest")
+    if where == "model":
+        x = inner(block("outer")(inputs))
+    else:
+        x = ChoiceBlock([inner, layers.Dense(3)], "ab", name="outer")(inputs)
+    with pytest.raises(ValueError, match="'inner' is inside another"):
+        Supernet(inputs, x)
+
+
+def test_named_paths_are_checked_and_saved(tmp_path):
+    net = dense_net()
+    net = Supernet(net.input, net.output, named_paths={"best": [1, 0]}, seed=4)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert loaded.named_paths == {"best": (1, 0)}
+    assert loaded.seed == 4
+    with pytest.raises(ValueError, match="Received: 2"):
+        Supernet(net.input, net.output, named_paths={"bad": [2, 0]})
