@@ -77,7 +77,9 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
     axes.set_xlabel("evaluated architectures")
     axes.set_ylabel(ylabel)
     axes.set_xlim(left=0)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    # In one row if the names are short.
+    ncols = 5 if _longest([*results, ""]) * len(results) <= 24 else 3
+    figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
     return _finish(figure, path)
 
 

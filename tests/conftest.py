@@ -3,7 +3,6 @@
 `KERAS_BACKEND` chooses the backend; the same tests run on TensorFlow and on JAX.
 """
 
-import gc
 import os
 import pathlib
 
@@ -35,7 +34,3 @@ def imagenet_net():
 
     with undrawn_weights():
         return spaces.shufflenet_v2()
-
-
-gc.collect()
-gc.freeze()
