@@ -131,7 +131,7 @@ def _gradients(model, scale, x, y, sample_weight):
         def scaled_loss(trainable):
             mapping = [*zip(variables, trainable, strict=True)]
             mapping += [(v, v.value) for v in state]
-            with keras.StatelessScope(mapping) as scope:
+            with keras.StatelessScope(mapping, collect_losses=True) as scope:
                 loss, scaled = compute()
             return scaled, (loss, [scope.get_current_value(v) for v in state])
 

@@ -17,7 +17,14 @@ def sgd():
 
 
 def dense(name, units=SIZE, **arguments):
-    return layers.Dense(units, name=name, **arguments)
+    """A dense layer with losses of its own: of its weights and of its outputs."""
+    return layers.Dense(
+        units,
+        name=name,
+        kernel_regularizer=keras.regularizers.L2(0.02),
+        activity_regularizer=keras.regularizers.L1(0.05),
+        **arguments,
+    )
 
 
 def choice(name, options=None, **arguments):

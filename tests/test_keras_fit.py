@@ -145,6 +145,17 @@ def test_custom_metric_and_loss():
     assert_fits_like_keras(fit(), compiled)
 
 
+def test_callbacks():
+    def run(model):
+        callbacks = [
+            keras.callbacks.LearningRateScheduler(lambda epoch: 0.5 / (epoch + 1)),
+            keras.callbacks.EarlyStopping("loss", restore_best_weights=True),
+        ]
+        return fit(callbacks=callbacks)(model)
+
+    assert_fits_like_keras(run)
+
+
 def test_weights_averaged_at_the_end_of_fit():
     def compiled(model):
         return compile_model(model, SGD(0.1, use_ema=True, ema_momentum=0.5))
