@@ -45,9 +45,10 @@ class LossHead:
         )
         return loss, logs, metrics, gradients
 
-    def evaluate(self, x, y, y_pred, sample_weight):
+    def evaluate(self, x, y, y_pred, sample_weight, penalty):
         """Evaluation: the logs, and new values of the metrics' variables."""
-        sources = (keras.tree.flatten(y_pred), ops.zeros(()))
+        penalty = ops.zeros(()) if penalty is None else penalty
+        sources = (keras.tree.flatten(y_pred), penalty)
         _, (_, logs, metrics) = self._value(
             sources, x, y, sample_weight, self.runner.read(self.variables)
         )

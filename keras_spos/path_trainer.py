@@ -4,6 +4,8 @@ Keras traces a step into one graph, which would hold every option. Here the step
 in Python, and the engine runs compiled functions of the path's units.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -90,7 +92,8 @@ class PathTrainer(Functional):
         engine = self.get_engine()
         y_pred = engine.predict(x, self._running_path)
         head = self._get_head()
-        logs, metrics = head.evaluate(x, y, y_pred, sample_weight)
+        penalty = self._running_penalty
+        logs, metrics = head.evaluate(x, y, y_pred, sample_weight, penalty)
         head.write(metrics)
         return logs
 
@@ -109,24 +112,31 @@ class PathTrainer(Functional):
             self._head = LossHead(self, self.get_engine().runner)
         return self._head
 
+    @functools.wraps(Functional.fit)
+    def fit(self, *args, **kwargs):
+        """Keras' `fit`, one path a step."""
+        history = super().fit(*args, **kwargs)
+        self._check_last_loss()
+        return history
+
     def _check_loss(self, loss, step, active):
         """Raises if the loss is not finite, before anything is updated.
 
         On an accelerator that would make every step wait for the host: there the loss
         of the step before is looked at.
         """
-        changed = "Nothing was updated in that step."
         if self.get_engine().backend.is_asynchronous():
-            current = (loss, step, active)
-            loss, step, active = self._last_loss or (0.0, step, active)
-            self._last_loss = current
+            self._check_last_loss()
+            self._last_loss = (loss, step, active)
+        else:
+            changed = "Nothing was updated in that step."
+            _check_finite(loss, step, active, changed)
+
+    def _check_last_loss(self):
+        last, self._last_loss = self._last_loss, None
+        if last is not None:
             changed = "The weights are those after that step: load a checkpoint."
-        if not np.isfinite(float(loss)):
-            path = [a if isinstance(a, tuple) else int(a) for a in active]
-            raise FloatingPointError(
-                f"The loss is {float(loss)} at step {step}, on path {path}. "
-                f"{changed} Try a lower learning rate, or clip gradients (clipnorm)."
-            )
+            _check_finite(*last, changed)
 
     def _count_steps(self):
         """The optimizer's step count, without waiting for an accelerator."""
@@ -153,12 +163,14 @@ class PathTrainer(Functional):
 
     def make_train_function(self, force=False):
         """Prepares `fit`."""
-        self._last_loss = None
+        self._check_last_loss()
         self.train_function = self._stepwise(self.train_step, 4)
 
     def make_test_function(self, force=False):
         """Prepares `evaluate`."""
         self._running_path = self.path
+        # The same for every batch: weights do not change meanwhile.
+        self._running_penalty = self.get_engine().penalty(self._running_path)
         self.test_function = self._stepwise(self.test_step, 3)
 
     def make_predict_function(self, force=False):
@@ -242,6 +254,15 @@ class PathTrainer(Functional):
 
     def jax_state_sync(self):
         """Nothing to do: variables are always up to date."""
+
+
+def _check_finite(loss, step, active, changed):
+    if not np.isfinite(float(loss)):
+        path = [a if isinstance(a, tuple) else int(a) for a in active]
+        raise FloatingPointError(
+            f"The loss is {float(loss)} at step {step}, on path {path}. {changed} "
+            "Try a lower learning rate, or clip gradients (clipnorm)."
+        )
 
 
 def _none_if_optional(value):

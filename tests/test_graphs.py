@@ -188,8 +188,9 @@ def test_integer_inputs():
 
 def test_inputs_by_name_without_their_last_axis():
     a, b = keras.Input((SIZE,), name="a"), keras.Input((1,), name="b")
-    x = dense("head")(layers.Concatenate(name="join")([choice("block")(a), b]))
-    net = Supernet([a, b], x, seed=1)
+    options = [layers.Dense(SIZE), layers.Dense(SIZE, activation="relu")]
+    x = layers.Concatenate(name="join")([ChoiceBlock(options, "ab")(a), b])
+    net = Supernet([a, b], layers.Dense(SIZE)(x), seed=1)
     stock = net.extract()
     for model in (net, stock):
         model.compile("sgd", "mse")

@@ -8,7 +8,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from models import FromList, cross_entropy, data, dense_net, randomize
+from models import FromList, cross_entropy, data, dense_net, randomize, small_net
 
 PATH = (1, 0)
 SGD = keras.optimizers.SGD
@@ -174,6 +174,15 @@ def test_batch_by_batch():
         return logs | {"outputs": model.predict_on_batch(X)}
 
     assert_fits_like_keras(run)
+
+
+def test_regularization_is_part_of_the_loss_in_evaluation_too():
+    net = randomize(small_net(l2=0.1, sampler=FromList([PATH])))
+    x, y = data(5)
+    stock = net.extract(PATH)
+    net.set_path(PATH)
+    losses = [compile_model(m).evaluate(x, y, verbose=0)[0] for m in (net, stock)]
+    np.testing.assert_allclose(*losses, 1e-5)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])

@@ -47,6 +47,21 @@ def test_in_fit():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("bad", [3, 9, 17])
+def test_on_an_accelerator_one_step_late_but_not_later(monkeypatch, bad):
+    net = compiled()
+    backend = net.get_engine().backend
+    monkeypatch.setattr(backend, "is_asynchronous", lambda: True)
+    x, y = data(18)
+    x[bad] = np.nan
+    with pytest.raises(FloatingPointError, match=f"nan at step {1 + bad // 6}"):
+        net.fit(x, y, batch_size=6, shuffle=False, verbose=0)
+    assert int(net.optimizer.iterations.value) == 2 + bad // 6
+    net.train_on_batch(x, y)
+    with pytest.raises(FloatingPointError, match="The weights are those after"):
+        net.train_on_batch(x, y)
+
+
 def test_evaluation_may_be_infinite():
     net = compiled()
     x, y = data(6)

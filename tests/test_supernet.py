@@ -1,6 +1,7 @@
 """A Supernet reads its space off its graph, and says what is wrong with a graph."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 from models import Grid, dense_net
@@ -58,6 +59,16 @@ def test_choices_inside_other_layers_would_never_be_made(where):
         x = ChoiceBlock([inner, layers.Dense(3)], "ab", name="outer")(inputs)
     with pytest.raises(ValueError, match="'inner' is inside another"):
         Supernet(inputs, x)
+
+
+def test_masks_would_be_lost():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 3, mask_zero=True, name="words")(inputs)
+    with pytest.warns(UserWarning, match="does not support masking"):
+        x = block("block")(x)
+    net = Supernet(inputs, layers.GlobalAveragePooling1D()(x))
+    with pytest.raises(ValueError, match="'words' carries a Keras mask"):
+        net.predict(np.ones((2, 5)), verbose=0)
 
 
 def test_named_paths_are_checked_and_saved(tmp_path):

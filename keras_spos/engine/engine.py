@@ -49,6 +49,17 @@ class Engine:
             self.run(step, tensors, lambda u, x: self.infer(u, x), unit)
         return self.pack(tensors)
 
+    def penalty(self, path):
+        """Sum of the regularization losses of the weights on a path, or None."""
+        total, seen = None, set()
+        for (unit,) in self.units(path):
+            for index, key in unit.regularized:
+                if key not in seen:
+                    variable = unit.trainable[index]
+                    total = self.backend.add(total, variable.regularizer(variable))
+                    seen.add(key)
+        return total
+
     def infer(self, unit, inputs, statistics=None):
         """Runs one unit in inference mode; `statistics` overrides variables by id."""
         state = self._state(unit, None, statistics or {})
@@ -116,7 +127,7 @@ class Engine:
             for unit in units:
                 state = self._state(unit, (*seed, position), tape.pending)
                 outputs, state, penalty, record = runner.forward(
-                    unit, values, differentiable, state
+                    unit, values, differentiable, state, tape.penalize(unit)
                 )
                 for variable, value in zip(unit.non_trainable, state, strict=True):
                     tape.pending[id(variable)] = value
@@ -263,9 +274,18 @@ class Tape:
     def __init__(self):
         self.records = []
         self.penalties = []
+        self.penalized = set()
         self.pending = {}
         self.written = {}
         self.shapes = {}
+
+    def penalize(self, unit):
+        """Indices of a unit's regularized variables that the tape counts already."""
+        if not unit.regularized:
+            return ()
+        known = tuple(i for i, key in unit.regularized if key in self.penalized)
+        self.penalized.update(key for _, key in unit.regularized)
+        return known
 
 
 def _choices(step, active):

@@ -44,7 +44,7 @@ class Runner:
         compiled = self._compiled(("calibrate", unit.key), function)
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
-    def forward(self, unit, inputs, differentiable, state):
+    def forward(self, unit, inputs, differentiable, state, unpenalized=()):
         """Runs in training mode and keeps what the backward pass needs.
 
         Args:
@@ -52,6 +52,7 @@ class Runner:
             inputs: Tensors.
             differentiable: Which inputs need a gradient.
             state: Values of the non-trainable variables.
+            unpenalized: See `Unit.run`.
 
         Returns:
             Outputs, new values of the non-trainable variables, the regularization
@@ -66,7 +67,7 @@ class Runner:
                     for x, d in zip(inputs, differentiable, strict=True)
                 ]
                 outputs, new_state, penalty = unit.run(
-                    full, trainable, state, training=True
+                    full, trainable, state, True, unpenalized
                 )
                 floats = [y if _is_float(y) else None for y in outputs]
                 return (floats, penalty), (outputs, new_state)
@@ -77,7 +78,9 @@ class Runner:
             )
             return outputs, new_state, penalty, pullback
 
-        compiled = self._compiled(("forward", unit.key, differentiable), function)
+        compiled = self._compiled(
+            ("forward", unit.key, differentiable, unpenalized), function
+        )
         outputs, state, penalty, pullback = compiled(
             list(inputs), self.read(unit.trainable), list(state)
         )

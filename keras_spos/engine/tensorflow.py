@@ -79,7 +79,7 @@ class Runner:
         split = len(values) - len(state)
         return values[:split], values[split:]
 
-    def forward(self, unit, inputs, differentiable, state):
+    def forward(self, unit, inputs, differentiable, state, unpenalized=()):
         """Runs in training mode and keeps what the backward pass needs.
 
         Args:
@@ -87,14 +87,17 @@ class Runner:
             inputs: Tensors.
             differentiable: Which inputs need a gradient.
             state: Values of the non-trainable variables.
+            unpenalized: See `Unit.run`.
 
         Returns:
             Outputs, new values of the non-trainable variables, the regularization
             loss or None, and a record for `backward`.
         """
-        key = ("forward", unit.key, _keys(inputs), differentiable)
+        key = ("forward", unit.key, _keys(inputs), differentiable, unpenalized)
         if key not in self._cache:
-            self._cache[key] = self._trace_forward(unit, inputs, differentiable, state)
+            self._cache[key] = self._trace_forward(
+                unit, inputs, differentiable, state, unpenalized
+            )
         compiled, backward, counts, has_penalty = self._cache[key]
         values = compiled([*inputs, *self.read(unit.trainable), *state])
         outputs, rest = values[: counts[0]], values[counts[0] :]
@@ -102,7 +105,7 @@ class Runner:
         penalty, rest = (rest[0], rest[1:]) if has_penalty else (None, rest)
         return outputs, state, penalty, (backward, rest, has_penalty)
 
-    def _trace_forward(self, unit, inputs, differentiable, state):
+    def _trace_forward(self, unit, inputs, differentiable, state, unpenalized):
         found = {}
 
         def trace(inputs, trainable, state):
@@ -111,7 +114,7 @@ class Runner:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, training=True
+                    inputs, trainable, state, True, unpenalized
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties

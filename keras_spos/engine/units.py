@@ -90,8 +90,25 @@ class Unit:
             for norm in norms:
                 del vars(norm)["call"]
 
-    def run(self, inputs, trainable, non_trainable, training):
+    @functools.cached_property
+    def regularized(self):
+        """(index among `trainable`, id) of the variables with a regularizer."""
+        return [
+            (i, id(v))
+            for i, v in enumerate(self.trainable)
+            if v.regularizer is not None
+        ]
+
+    def run(self, inputs, trainable, non_trainable, training, unpenalized=()):
         """Calls the unit on given values of its variables, without side effects.
+
+        Args:
+            inputs: Tensors.
+            trainable: Values of the trainable variables.
+            non_trainable: Values of the others.
+            training: Whether to run in training mode.
+            unpenalized: Indices of trainable variables whose regularization loss is
+                counted elsewhere.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -103,9 +120,14 @@ class Unit:
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             outputs = self.call(inputs, training)
-            losses = (
-                [x for layer in self.layers for x in layer.losses] if training else []
-            )
+            losses = []
+            if training:
+                losses = [x for y in self._all_layers() for x in y._get_own_losses()]
+                losses += [
+                    self.trainable[i].regularizer(trainable[i])
+                    for i, _ in self.regularized
+                    if i not in unpenalized
+                ]
         state = [scope.get_current_value(v) for v in self.non_trainable]
         penalty = functools.reduce(lambda a, b: a + b, losses) if losses else None
         return outputs, state, penalty
@@ -165,6 +187,7 @@ def cut(model, space=None):
         }
         later |= {id(t) for t in model.outputs}
         written = [t for t in made if t in later]
+        _check_no_mask(run, written)
         step = Step(tuple(read), tuple(written))
         if fixed:
             step.unit = _fixed_unit(run, read, written)
@@ -179,6 +202,18 @@ def cut(model, space=None):
         step.last_uses = tuple(t for t in step.inputs if t not in kept)
         kept |= set(step.inputs)
     return steps
+
+
+def _check_no_mask(run, written):
+    """A mask is an attribute of a tensor, which compiled functions do not return."""
+    for node in run:
+        for tensor in node.outputs:
+            masked = getattr(tensor, "_keras_mask", None) is not None
+            if masked and id(tensor) in written:
+                raise ValueError(
+                    f"The output of {node.operation.name!r} carries a Keras mask, "
+                    "which choice blocks do not hand on. Pass it as a tensor instead."
+                )
 
 
 def _ordered_nodes(model):
