@@ -1,6 +1,7 @@
 """The recipes run from their command line, and go on where they were stopped."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(recipe, folder, *words):
+def run(recipe, folder, *words, env=None):
     command = [sys.executable, "-m", f"recipes.{recipe}", "--preset", "smoke"]
     return subprocess.run(
         [*command, "--output-dir", str(folder), *words],
         cwd=ROOT,
+        env=env,
         capture_output=True,
         text=True,
     )
@@ -59,6 +61,12 @@ def test_a_used_folder_is_not_overwritten(quickstart):
 
 
 def test_missing_data_is_explained(tmp_path):
-    done = run("spos_table3", tmp_path / "out", "--preset", "small")
+    # As where tensorflow-datasets is not installed: it would try to download.
+    stub = "raise ImportError('no tensorflow_datasets')"
+    (tmp_path / "tensorflow_datasets.py").write_text(stub)
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    path.pop("KERAS_SPOS_DATA", None)
+    words = ["spos_table3", tmp_path / "out", "--preset", "small"]
+    done = run(*words, env=path)
     assert done.returncode != 0
     assert "cifar10" in done.stderr
