@@ -179,7 +179,10 @@ def undrawn_weights():
     def zeros(self, shape, dtype=None):
         return keras.ops.convert_to_tensor(np.zeros(shape, dtype or "float32"))
 
-    with unittest.mock.patch.object(keras.initializers.RandomNormal, "__call__", zeros):
+    kinds = (keras.initializers.RandomNormal, keras.initializers.VarianceScaling)
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(unittest.mock.patch.object(kind, "__call__", zeros))
         yield
 
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "keras_spos"
 # Each part imports from the lines above its own, and from itself.
 PARTS = [
     ["space", "data", "losses", "ranking"],
-    ["costs", "layers"],
+    ["costs", "layers", "tabular"],
     ["samplers", "counting", "engine", "extraction"],
     ["loss_head"],
     ["path_trainer"],

@@ -94,15 +94,15 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     expected = 2 / np.pi * np.arcsin(0.6)
     inside = 0
-    for trial in range(50):
+    for trial in range(40):
         x, noise = rng.normal(size=(2, 60))
         y = 0.6 * x + 0.8 * noise
         tau = ranking.bootstrap(
-            ranking.kendall_tau, x, y, resamples=100, confidence=0.9, seed=trial
+            ranking.kendall_tau, x, y, resamples=60, confidence=0.9, seed=trial
         )
         assert tau.low <= tau.value <= tau.high
         inside += tau.low <= expected <= tau.high
-    assert 40 <= inside <= 49
+    assert 30 <= inside <= 39
 
 
 def test_report_has_the_rivals_beside_the_scores(tied):

@@ -1,5 +1,7 @@
 """Search spaces: each a function that builds a supernet."""
 
+from keras_spos.spaces.nasbench201 import nasbench201
+from keras_spos.spaces.nasbench_macro import nasbench_macro
 from keras_spos.spaces.shufflenet_v2 import shufflenet_v2, spos_network
 
-__all__ = ["shufflenet_v2", "spos_network"]
+__all__ = ["nasbench201", "nasbench_macro", "shufflenet_v2", "spos_network"]
