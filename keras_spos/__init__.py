@@ -13,7 +13,13 @@ from keras_spos.evaluation import Evaluator, recalibrate
 from keras_spos.export import OnnxReport, to_onnx
 from keras_spos.layers import ChoiceBlock
 from keras_spos.losses import SmoothedCrossentropy
-from keras_spos.samplers import CostRangeSampler, PathDropoutSampler, UniformSampler
+from keras_spos.population import score_all
+from keras_spos.samplers import (
+    CostRangeSampler,
+    FairSampler,
+    PathDropoutSampler,
+    UniformSampler,
+)
 from keras_spos.space import Decision, SearchSpace
 from keras_spos.supernet import Supernet
 
@@ -23,6 +29,7 @@ __all__ = [
     "CostTable",
     "Decision",
     "Evaluator",
+    "FairSampler",
     "InfeasibleLimitError",
     "Limit",
     "OnnxReport",
@@ -38,5 +45,6 @@ __all__ = [
     "params_table",
     "recalibrate",
     "register_flops",
+    "score_all",
     "to_onnx",
 ]

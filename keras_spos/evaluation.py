@@ -122,6 +122,17 @@ class Evaluator:
                 show.update()
         return np.array([self.cache[p] for p in paths])
 
+    def identity(self):
+        """What scores depend on: a text that changes with weights, images or metric."""
+        images = [*self._calibration, *self._validation, self.labels]
+        checksum = 0
+        for array in images:
+            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+        return (
+            f"{self.net.name}, weights {_fingerprint(self.net):08x}, images "
+            f"{checksum:08x}, metric {self.metric}, recalibrate {self.recalibrate}"
+        )
+
     def predict(self, path):
         """Outputs for the validation images on a path, with its own statistics."""
         ((_, _, predictions),) = self._run([self.net.space.path(path)])

@@ -51,7 +51,10 @@ class PathTrainer(Functional):
         optimizer = getattr(self, "optimizer", None)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         accumulated = getattr(inner, "gradient_accumulation_steps", None) or 1
-        rng = np.random.default_rng((self.seed, step // accumulated))
+        step = step // accumulated
+        if hasattr(self.sampler, "draw_step"):
+            return self.sampler.draw_step(self.space, self.seed, step)
+        rng = np.random.default_rng((self.seed, step))
         return self.sampler.draw(self.space, rng)
 
     def train_step(self, data):

@@ -1,7 +1,9 @@
 """Which path a training step takes.
 
 A sampler draws from (seed, step) alone, on the host, in well under a millisecond: a
-resumed run repeats its draws, and every replica draws the same.
+resumed run repeats its draws, and every replica draws the same. It has either
+``draw(space, rng)``, with a generator seeded with (seed, step), or
+``draw_step(space, seed, step)``, where a step's path depends on other steps'.
 """
 
 import keras
@@ -25,6 +27,44 @@ class UniformSampler:
             A sequence with one integer per decision.
         """
         return rng.integers(0, space.sizes)
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class FairSampler:
+    """Every option of a decision once in as many consecutive steps as it has options.
+
+    Uniform draws train some options more often than others; here each decision runs
+    through a random permutation of its options, then through another ("strict
+    fairness": Chu et al., "FairNAS", 2021, which adds up the gradients of such a round;
+    here each step updates).
+    """
+
+    def draw_step(self, space, seed, step):
+        """The path of a step, which depends on earlier ones of its round.
+
+        Args:
+            space: The `SearchSpace`.
+            seed: An integer.
+            step: Number of the step.
+
+        Returns:
+            A list with one integer per decision.
+        """
+        path = []
+        for decision, size in enumerate(space.sizes.tolist()):
+            number, position = divmod(step, size)
+            rng = np.random.default_rng((seed, number, decision))
+            path.append(int(rng.permutation(size)[position]))
+        return path
 
     def get_config(self):
         """Mirrors `__init__`."""

@@ -132,7 +132,7 @@ def _without_folders(words):
     for word in words:
         # A folder's name says nothing on another machine.
         kept.append("DIR" if skip else word)
-        skip = word in ("--data-dir", "--output-dir", "--supernet")
+        skip = word in ("--data-dir", "--output-dir", "--supernet", "--tables")
     return kept
 
 

@@ -18,8 +18,9 @@ PARTS = [
     ["loss_head"],
     ["path_trainer"],
     ["supernet"],
-    ["evaluation", "search", "callbacks", "spaces", "export"],
+    ["evaluation", "search", "callbacks", "spaces", "export", "population"],
     ["plots"],
+    ["rank_plots"],
 ]
 # What the library may not import at once; Keras itself imports some, where installed.
 HEAVY = [

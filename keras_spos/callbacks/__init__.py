@@ -9,5 +9,6 @@ Example:
 
 from keras_spos.callbacks.resume import Resume
 from keras_spos.callbacks.sampled_accuracy import SampledAccuracy
+from keras_spos.callbacks.sampled_tau import SampledTau
 
-__all__ = ["Resume", "SampledAccuracy"]
+__all__ = ["Resume", "SampledAccuracy", "SampledTau"]

@@ -13,6 +13,7 @@ Example:
 """
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
@@ -105,6 +106,38 @@ def nasbench201(
         seed=seed,
         named_paths={"resnet": resnet},
     )
+
+
+def live_edges(space, paths):
+    """Makes edges without a signal "none": paths that compute the same become equal.
+
+    An edge is live if a signal from the cell's input reaches it and it reaches the
+    cell's output. What leaves a silent node is zero through any operation, as long as
+    batch norms have no offset and are recalibrated (the mean of zeros is zero); so do
+    not merge paths that are scored with moving averages.
+
+    Args:
+        space: The `SearchSpace` of a `nasbench201`.
+        paths: Integer array ``[n, 6]``.
+
+    Returns:
+        An int64 array ``[n, 6]``.
+    """
+    paths = space.validate(paths)
+    none = space.decisions[0].options.index("none")
+    applied = {edge: paths[:, i] != none for i, edge in enumerate(EDGES)}
+    never, always = np.zeros(len(paths), bool), np.ones(len(paths), bool)
+    reached, reaches = {0: always}, {3: always}
+    for node in (1, 2, 3):
+        reached[node] = never.copy()
+        for source in range(node):
+            reached[node] |= reached[source] & applied[source, node]
+    for node in (2, 1, 0):
+        reaches[node] = never.copy()
+        for target in range(node + 1, 4):
+            reaches[node] |= reaches[target] & applied[node, target]
+    live = [reached[source] & reaches[target] for source, target in EDGES]
+    return np.where(np.stack(live, axis=1), paths, none)
 
 
 def _cell(x, options, build, name):

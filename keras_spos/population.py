@@ -1,0 +1,86 @@
+"""How are all architectures of a tabulated space scored, in one run that may be killed?
+
+Three things are shared. Paths are taken in order, so that neighbours begin alike and an
+`Evaluator` computes what they have in common once. Paths that compute the same function
+are scored once (`merge`). Compiled functions stay: one process scores them all.
+
+Example:
+    >>> paths = np.array(list(net.space.enumerate()))              # doctest: +SKIP
+    >>> scores = score_all(score, paths, checkpoint="scores.npz")  # doctest: +SKIP
+"""
+
+import os
+
+import numpy as np
+from tqdm.auto import tqdm
+
+
+def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True):
+    """Scores many paths in chunks, and goes on where an earlier run was stopped.
+
+    Args:
+        score: An `Evaluator`, or a callable from an integer array ``[n, decisions]`` to
+            `n` numbers.
+        paths: Integer array ``[n, decisions]``.
+        checkpoint: A file (``.npz``) to write after each chunk and to go on from. It
+            belongs to one evaluator: weights, images, metric and statistics.
+        chunk: Paths per call of `score`.
+        merge: A function from paths to paths that compute the same, such as
+            `live_edges` of `keras_spos.spaces.nasbench201`; equal ones are scored once.
+        verbose: Whether to show a progress bar.
+
+    Returns:
+        A float array ``[n]``.
+
+    Raises:
+        ValueError: The checkpoint belongs to another evaluator or other paths.
+    """
+    if chunk < 1:
+        raise ValueError(f"Expected chunk >= 1. Received: chunk={chunk}")
+    paths = np.asarray(paths)
+    # `unique` sorts: neighbours have the longest beginnings in common.
+    unique, where = np.unique(
+        paths if merge is None else merge(paths), axis=0, return_inverse=True
+    )
+    identity = _identity(score)
+    scores = _read(checkpoint, unique, identity)
+    show = tqdm(
+        total=len(unique), initial=len(scores), unit="path", disable=not verbose
+    )
+    with show:
+        while len(scores) < len(unique):
+            new = score(unique[len(scores) : len(scores) + chunk])
+            scores = np.concatenate([scores, new])
+            _write(checkpoint, unique, identity, scores)
+            show.update(len(new))
+    return scores[where.ravel()]
+
+
+def _identity(score):
+    """What an evaluator's scores depend on, as text; "" for another callable."""
+    return getattr(score, "identity", lambda: "")()
+
+
+def _read(checkpoint, unique, identity):
+    if checkpoint is None or not os.path.exists(checkpoint):
+        return np.zeros(0)
+    with np.load(checkpoint, allow_pickle=False) as saved:
+        if not np.array_equal(saved["paths"], unique):
+            raise ValueError(
+                f"{checkpoint} holds scores of {len(saved['paths'])} other paths than "
+                f"these {len(unique)}. Use another file."
+            )
+        if str(saved["identity"]) != identity:
+            raise ValueError(
+                f"{checkpoint} was written for {saved['identity']}. Received: "
+                f"{identity}. Use another file."
+            )
+        return saved["scores"]
+
+
+def _write(checkpoint, unique, identity, scores):
+    if checkpoint is None:
+        return
+    temporary = f"{checkpoint}.tmp.npz"
+    np.savez(temporary, paths=unique, identity=identity, scores=scores)
+    os.replace(temporary, checkpoint)

@@ -1,0 +1,372 @@
+"""How well do supernets rank? What the recipes on tabulated benchmarks share.
+
+Supernets are trained, every architecture (or the same sample of them) is scored, and
+only when all scores are final are the benchmark's accuracies read: batch norms are
+calibrated on training images, scores are taken on held-out training images, and the
+truth is the table's test accuracy.
+
+Beside each tau stand the taus of FLOPs and of parameters alone, and the tau that is
+left among architectures of about equal FLOPs.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+import keras_spos as ks
+from keras_spos import callbacks, data, plots, rank_plots, ranking
+from recipes.common import markdown_table, parser_for, settings_dict
+
+# How supernets are trained: the sampler, and how many times the epochs.
+TRAININGS = {
+    "plain SPOS": (ks.UniformSampler, 1),
+    "fair sampling": (ks.FairSampler, 1),
+    "twice the epochs": (ks.UniformSampler, 2),
+}
+# How a trained supernet scores: arguments of `Evaluator`, and how many times the
+# calibration images. The first is the paper's.
+SCORINGS = {
+    "recalibrated": ({}, 1),
+    "moving averages": ({"recalibrate": False}, 1),
+    "recalibrated on 4x the images": ({}, 4),
+    "recalibrated, by loss": ({"metric": "loss"}, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One preset.
+
+    Args:
+        dataset: "cifar10" or "digits".
+        space: Arguments of the space.
+        validation_per_class: Training images of each class held out for scoring.
+        batch_size: Images per step.
+        epochs: Length of supernet training.
+        train_per_class: Training images of each class to use; None is all.
+        learning_rate: Falls to `final_learning_rate` along a cosine.
+        final_learning_rate: See there.
+        l2: Weight decay, in the gradient.
+        augment: See `data.training`.
+        calibration_images: Training images for batch norm statistics.
+        architectures: Size of the sample to rank; None is all.
+        tracked: Size of the sample that is scored after each epoch; 0 for none.
+        seeds: Number of plain supernets.
+        option_seeds: Number of supernets for each other training.
+        memory: Bytes for intermediate tensors; see `Evaluator`.
+    """
+
+    dataset: str
+    space: dict
+    validation_per_class: int
+    batch_size: int
+    epochs: int
+    train_per_class: int | None = None
+    learning_rate: float = 0.025
+    final_learning_rate: float = 0.001
+    l2: float = 5e-4
+    augment: str | None = "cifar"
+    calibration_images: int = 20_000
+    architectures: int | None = None
+    tracked: int = 0
+    seeds: int = 3
+    option_seeds: int = 1
+    memory: float = 4e9
+
+
+def arguments(description, presets):
+    """The arguments of a recipe that needs a table."""
+    parser = parser_for(description, presets)
+    parser.add_argument(
+        "--tables", help="folder with the benchmark's table (default: --data-dir)"
+    )
+    return parser.parse_args()
+
+
+class Study:
+    """Supernets of one space against one table.
+
+    Args:
+        settings: The preset.
+        output: The recipe's `Output`.
+        args: The recipe's arguments.
+        build: The space, a function of its arguments to a `Supernet`.
+        table: The `PathTable`.
+        merge: A function from (space, paths) to paths that compute the same once batch
+            norms are recalibrated, or None.
+    """
+
+    def __init__(self, settings, output, args, build, table, merge=None):
+        self.settings = settings
+        self.output = output
+        self.args = args
+        self.build = build
+        self.table = table
+        self.merge = merge
+        self.splits = _load(settings, args.data_dir)
+
+    def run(self, label, training, seed, scorings, **arguments):
+        """Trains one supernet and scores the sample.
+
+        Args:
+            label: The space's label.
+            training: A key of `TRAININGS`.
+            seed: Number of the seed.
+            scorings: Keys of `SCORINGS`.
+            **arguments: More arguments of the space.
+
+        Returns:
+            A dict of final scores, without any truth.
+        """
+        name = f"{label} {training} {seed}".replace(" ", "_")
+        known = self.output.done(name)
+        if known:
+            return known
+        s = self.settings
+        sampler, times = TRAININGS[training]
+        keras.utils.set_random_seed(1000 * self.args.seed + seed)
+        net = self.build(
+            **s.space,
+            l2=s.l2,
+            sampler=sampler(),
+            seed=1000 * self.args.seed + seed,
+            **arguments,
+        )
+        sample = _sample(net.space, s.architectures, seed=7)
+        tracker = None
+        if s.tracked and training == "plain SPOS" and seed == 0:
+            scorer = self.evaluator(net, scorings[0])
+            tracker = callbacks.SampledTau(scorer, _sample(net.space, s.tracked, 8))
+        history = self.train(net, name, s.epochs * times, seed, tracker)
+        self.output.say(f"{name} trained")
+        result = {
+            "label": label,
+            "training": training,
+            "seed": seed,
+            "loss": history["loss"],
+            "rows": self.table.rows(net.space, sample).tolist(),
+            "scores": {},
+        }
+        for scoring in scorings:
+            recalibrated = SCORINGS[scoring][0].get("recalibrate", True)
+            checkpoint = self.output.path("scores", f"{name}_{scoring}.npz")
+            result["scores"][scoring] = ks.score_all(
+                self.evaluator(net, scoring),
+                sample,
+                checkpoint=checkpoint.replace(" ", "_"),
+                merge=self._merge(net) if recalibrated else None,
+                verbose=False,
+            ).tolist()
+            self.output.say(f"{name}: scored, {scoring}")
+        if tracker is not None:
+            rows = self.table.rows(net.space, tracker.paths)
+            result["tracked"] = {"rows": rows.tolist(), "scores": tracker.scores}
+        return self.output.finish(name, result)
+
+    def train(self, net, name, epochs, seed, tracker=None):
+        """Trains as the paper does, with momentum and a cosine schedule."""
+        s = self.settings
+        batches = data.training(
+            self.splits.train,
+            s.batch_size,
+            seed=seed,
+            augment=s.augment,
+            mean=self.splits.mean,
+            std=self.splits.std,
+        )
+        schedule = keras.optimizers.schedules.CosineDecay(
+            s.learning_rate,
+            epochs * len(batches),
+            alpha=s.final_learning_rate / s.learning_rate,
+        )
+        net.compile(
+            keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        also = [] if tracker is None else [tracker]
+        resume = callbacks.Resume(
+            self.output.path("checkpoints", name), data=batches, also=also
+        )
+        net.fit(batches, epochs=epochs, verbose=0, callbacks=[*also, resume])
+        return resume.history
+
+    def evaluator(self, net, scoring):
+        """Calibration on training images, scores on held-out training images."""
+        options, times = SCORINGS[scoring]
+        calibration = data.balanced_subset(
+            self.splits.train, n=times * self.settings.calibration_images, seed=0
+        )
+        validation = self.splits.validation
+        return ks.Evaluator(
+            net,
+            calibration.images,
+            (validation.images, validation.labels),
+            preprocess=self.standardise,
+            memory=self.settings.memory,
+            **options,
+        )
+
+    def standardise(self, images):
+        """Images as the model takes them."""
+        return data.standardise(images, self.splits.mean, self.splits.std)
+
+    def judge(self, runs, truth, flops, params):
+        """Reads the truth, now that all scores are final.
+
+        Args:
+            runs: What `run` returned.
+            truth: Name of the table's accuracy.
+            flops: Name of its multiply-adds.
+            params: Name of its parameters.
+
+        Returns:
+            A list of rows (dicts), one for each space, training and scoring, over
+            seeds.
+        """
+        costs = {"flops": self.table.read(flops), "params": self.table.read(params)}
+        truths = self.table.accuracy(truth)
+        groups = {}
+        for run in runs:
+            rows = np.array(run["rows"])
+            for scoring, scores in run["scores"].items():
+                row = ranking.report(
+                    scores, truths[rows], {n: c[rows] for n, c in costs.items()}
+                )
+                key = run["label"], run["training"], scoring
+                groups.setdefault(key, []).append(row)
+        return [
+            {
+                "space": label,
+                "training": training,
+                "scoring": scoring,
+                "seeds": len(each),
+                "tau_mean": float(np.mean([r["kendall_tau"]["value"] for r in each])),
+                "tau_sd": _deviation([r["kendall_tau"]["value"] for r in each]),
+                "residual_tau_mean": float(
+                    np.mean([r["residual_tau_in_flops"]["value"] for r in each])
+                ),
+                "each": each,
+            }
+            for (label, training, scoring), each in groups.items()
+        ]
+
+    def finish(self, runs, rows, truth, flops, paper, note):
+        """Writes the report, the table and the pictures, and prints the table."""
+        table = markdown_table(
+            [
+                "space",
+                "training",
+                "scores",
+                "seeds",
+                "tau (sd over seeds)",
+                "95 % interval, seed 0",
+                "residual tau",
+                "FLOPs tau",
+                "params tau",
+                "top-10 regret",
+                "paper",
+            ],
+            [_cells(row, paper) for row in rows],
+        )
+        with open(self.output.path("table.md"), "w") as file:
+            file.write(f"{table}\n\n{note}\n")
+        truths = self.table.accuracy(truth)
+        curves = {}
+        for run in runs:
+            tracked = run.get("tracked")
+            if tracked:
+                of_sample = truths[np.array(tracked["rows"])]
+                taus = [ranking.kendall_tau(s, of_sample) for s in tracked["scores"]]
+                run["tracked"]["taus"] = taus
+                curves[run["label"]] = (taus, taus, taus)
+        if curves:
+            plots.plot_curves(
+                curves, self.output.path("tau_by_epoch.png"), y="Kendall's tau"
+            )
+        first = [r for r in runs if r["label"] == runs[0]["label"] and r["seed"] == 0]
+        scores = {
+            f"{run['training']},\n{scoring}": values
+            for run in first
+            for scoring, values in run["scores"].items()
+        }
+        sample = np.array(first[0]["rows"])
+        costs = self.table.read(flops)[sample]
+        rank_plots.plot_ranks(
+            {**scores, "FLOPs alone\n": costs},
+            truths[sample],
+            costs,
+            self.output.path("ranks.png"),
+        )
+        self.output.report(
+            settings_dict(self.settings), {"rows": rows, "runs": runs, "note": note}
+        )
+        print(table, note, sep="\n\n")
+
+    def _merge(self, net):
+        if self.merge is None:
+            return None
+        return lambda paths: self.merge(net.space, paths)
+
+
+def _cells(row, paper):
+    first = row["each"][0]
+    tau, regret = first["kendall_tau"], first["top10_regret"]["value"]
+    published = paper.get((row["space"], row["training"], row["scoring"]), "")
+    return [
+        row["space"],
+        row["training"],
+        row["scoring"],
+        row["seeds"],
+        f"{row['tau_mean']:.3f} ({row['tau_sd']:.3f})",
+        f"{tau['low']:.3f} to {tau['high']:.3f}",
+        f"{row['residual_tau_mean']:.3f}",
+        f"{first['flops_tau']['value']:.3f}",
+        f"{first['params_tau']['value']:.3f}",
+        f"{regret:.2f}",
+        published,
+    ]
+
+
+def _deviation(values):
+    """Sample standard deviation; 0 of one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _sample(space, n, seed):
+    """Different paths, drawn from a space that can be listed, or all of it."""
+    paths = np.array(list(space.enumerate()))
+    if n is None or n >= len(paths):
+        return paths
+    chosen = np.random.default_rng(seed).choice(len(paths), n, replace=False)
+    return paths[np.sort(chosen)]
+
+
+def _load(settings, data_dir):
+    size = settings.space["input_shape"][0]
+    if settings.dataset == "digits":
+        return data.digits(size, settings.validation_per_class)
+    splits = data.cifar10(data_dir, settings.validation_per_class)
+    if settings.train_per_class:
+        train = data.balanced_subset(
+            splits.train, per_class=settings.train_per_class, seed=0
+        )
+        splits = dataclasses.replace(splits, train=train)
+    if size == 32:
+        return splits
+    return dataclasses.replace(
+        splits,
+        train=_shrunk(splits.train, 32 // size),
+        validation=_shrunk(splits.validation, 32 // size),
+    )
+
+
+def _shrunk(images, factor):
+    """Images of a fraction of the size: means over squares of pixels."""
+    n, height, width, channels = images.images.shape
+    squares = images.images.reshape(
+        n, height // factor, factor, width // factor, factor, channels
+    )
+    means = np.rint(squares.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+    return data.ArrayData(means, images.labels)

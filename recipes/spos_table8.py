@@ -1,0 +1,99 @@
+"""SPOS, Table 8: how well supernets rank NAS-Bench-201.
+
+    python -m recipes.spos_table8 --preset small --data-dir DIR --tables DIR
+
+For the original space and the three reduced ones supernets are trained on CIFAR-10 and
+rank architectures, whose tabulated test accuracy (200 epochs) is the truth. On the
+original space, each way to train or to score differently is measured beside it.
+`--tables` holds nasbench201.npz (see `keras_spos.tabular`).
+"""
+
+from keras_spos import spaces, tabular
+from keras_spos.spaces.nasbench201 import live_edges
+from recipes.common import Output
+from recipes.ranking import SCORINGS, TRAININGS, Settings, Study, arguments
+
+TRUTH, FLOPS, PARAMS = "cifar10_test_200", "cifar10_flops", "cifar10_params"
+SPACES = {"Original": 0, "Reduce-1": 1, "Reduce-2": 2, "Reduce-3": 3}
+# Kendall's tau on CIFAR-10, as printed.
+PAPER = {
+    (space, "plain SPOS", "recalibrated"): tau
+    for space, tau in zip(SPACES, (0.55, 0.55, 0.58, 0.64), strict=True)
+}
+PRESETS = {
+    "small": Settings(
+        dataset="cifar10",
+        space={"input_shape": (16, 16, 3), "cells": 1},
+        train_per_class=1_000,
+        validation_per_class=50,
+        batch_size=64,
+        epochs=4,
+        learning_rate=0.05,
+        augment=None,
+        calibration_images=250,
+        architectures=100,
+        tracked=20,
+        seeds=2,
+    ),
+    "smoke": Settings(
+        dataset="digits",
+        space={"input_shape": (8, 8, 3), "cells": 1, "channels": 4},
+        validation_per_class=10,
+        batch_size=64,
+        epochs=1,
+        augment=None,
+        calibration_images=50,
+        architectures=8,
+        tracked=4,
+        seeds=1,
+    ),
+    "paper": Settings(
+        dataset="cifar10",
+        space={"input_shape": (32, 32, 3)},
+        validation_per_class=500,
+        batch_size=64,
+        epochs=250,
+        tracked=200,
+        memory=64e9,
+    ),
+}
+# The reduced spaces of each preset.
+REDUCED = {
+    "small": ("Reduce-1", "Reduce-2", "Reduce-3"),
+    "smoke": ("Reduce-3",),
+    "paper": ("Reduce-1", "Reduce-2", "Reduce-3"),
+}
+
+
+def main():
+    """Runs the recipe."""
+    args = arguments(__doc__.splitlines()[0], list(PRESETS))
+    settings = PRESETS[args.preset]
+    table = tabular.nasbench201(args.tables or args.data_dir)
+    output = Output("spos_table8", args)
+    study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
+    runs = []
+    for training in TRAININGS:
+        plain = training == "plain SPOS"
+        for seed in range(settings.seeds if plain else settings.option_seeds):
+            scorings = list(SCORINGS) if plain else ["recalibrated"]
+            runs.append(study.run("Original", training, seed, scorings))
+    for space in REDUCED[args.preset]:
+        scorings = ["recalibrated", "moving averages"]
+        runs.append(
+            study.run(space, "plain SPOS", 0, scorings, reduction=SPACES[space])
+        )
+    rows = study.judge(runs, TRUTH, FLOPS, PARAMS)
+    size = settings.space["input_shape"][0]
+    note = (
+        f"Supernets with N = {settings.space.get('cells', 5)} cells a stage, "
+        f"{settings.epochs} epochs on {settings.dataset} at {size} px, "
+        f"{settings.architectures or 'all'} architectures. The paper's: N = 5, 250 "
+        "epochs on CIFAR-10 at 32 px, all architectures. Truth: CIFAR-10 test accuracy "
+        "after 200 epochs, from the table."
+    )
+    study.finish(runs, rows, TRUTH, FLOPS, PAPER, note)
+
+
+if __name__ == "__main__":
+    main()
