@@ -145,7 +145,8 @@ class Evaluator:
             A dict from variable path to array, for the variables on the path.
         """
         ((_, statistics, _),) = self._run([self.net.space.path(path)])
-        names = {id(v): v.path for v in self.net.non_trainable_variables}
+        units = self.net.get_engine().units(self.net.space.path(path))
+        names = {id(v): v.path for step in units for u in step for v in u.non_trainable}
         return {names[k]: ops.convert_to_numpy(v) for k, v in statistics.items()}
 
     def extract(self, path):
@@ -181,9 +182,7 @@ class Evaluator:
             for position in range(begin, len(engine.steps)):
                 if position in wanted:
                     snapshots[position] = state.copy()
-                state.advance(
-                    engine, engine.steps[position], units[number][position][0]
-                )
+                state.advance(engine, engine.steps[position], units[number][position])
             yield path, state.statistics, state.predictions(engine)
             if number < len(shared):
                 snapshots = {k: s for k, s in snapshots.items() if k <= shared[number]}
@@ -204,15 +203,15 @@ class Evaluator:
         measured = []
         for images in self._calibration:
             state = _State([self._tensors(engine, images)], [], {})
-            for step, (unit,) in zip(engine.steps, units, strict=True):
-                state.advance(engine, step, unit)
+            for step, active in zip(engine.steps, units, strict=True):
+                state.advance(engine, step, active)
             measured.append((len(images), state.measured))
         statistics = _combine(measured) if measured else {}
         predictions = []
         for images in self._validation:
             state = _State([], [self._tensors(engine, images)], statistics)
-            for step, (unit,) in zip(engine.steps, units, strict=True):
-                state.advance(engine, step, unit)
+            for step, active in zip(engine.steps, units, strict=True):
+                state.advance(engine, step, active)
             predictions.append(state.predictions(engine))
         return path, statistics, np.concatenate(predictions)
 
@@ -238,7 +237,7 @@ def recalibrate(model, images, batch_size=None):
     batches = [{first: engine.convert([x])[0]} for x in _split(images, batch_size)]
     state = _State(batches, [], {})
     for step in engine.steps:
-        state.advance(engine, step, step.unit)
+        state.advance(engine, step, (step.unit,))
     for variable in model.non_trainable_variables:
         if id(variable) in state.statistics:
             variable.assign(ops.copy(state.statistics[id(variable)]))
@@ -261,18 +260,20 @@ class _State:
             dict(self.statistics),
         )
 
-    def advance(self, engine, step, unit):
+    def advance(self, engine, step, units):
         """Runs one step on every batch: calibration first, then validation with it."""
         measured = []
         for tensors in self.calibration:
-            count = len(tensors[step.inputs[0]])
+            statistics = {}
 
-            def measure(unit, inputs, count=count):
-                outputs, statistics = engine.calibrate(unit, inputs)
-                measured.append((count, statistics))
+            def measure(unit, inputs, statistics=statistics):
+                outputs, new = engine.calibrate(unit, inputs)
+                statistics.update(new)
                 return outputs
 
-            engine.run(step, tensors, measure, unit)
+            count = len(tensors[step.inputs[0]])
+            engine.run(step, tensors, measure, units)
+            measured.append((count, statistics))
         if measured:
             new = _combine(measured)
             if new.keys() & self.statistics.keys():
@@ -281,7 +282,7 @@ class _State:
             self.measured.update(measured[0][1])
         for tensors in self.validation:
             engine.run(
-                step, tensors, lambda u, x: engine.infer(u, x, self.statistics), unit
+                step, tensors, lambda u, x: engine.infer(u, x, self.statistics), units
             )
 
     def predictions(self, engine):
@@ -321,7 +322,7 @@ def _combine(measured):
 def _common_prefix(a, b):
     """Number of steps that two lists of units have in common at their beginning."""
     for position, (x, y) in enumerate(zip(a, b, strict=True)):
-        if x[0] is not y[0]:
+        if x != y:
             return position
     return len(a)
 

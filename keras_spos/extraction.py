@@ -35,7 +35,8 @@ def extract(model, space, path, fresh=False, overrides=None):
     )
     if not fresh:
         for new, old in builder.pairs:
-            for target, source in zip(new.weights, old.weights, strict=True):
+            for target, variable in zip(new.weights, old.weights, strict=True):
+                source = builder.views.get(id(variable), variable)
                 value = (overrides or {}).get(id(source), source.value)
                 # A copy: JAX models give their arrays away when they run.
                 target.assign(ops.copy(value))
@@ -50,6 +51,7 @@ class _Builder:
         self.fresh = fresh
         self.copies = {}
         self.pairs = []
+        self.views = {}
         self.names = set()
 
     def graph(self, model, inputs, prefix):
@@ -71,6 +73,7 @@ class _Builder:
         """Applies a copy of one operation."""
         if isinstance(operation, SearchableLayer):
             picked = tuple(self.choices[d.name] for d in operation.decisions)
+            self.views.update(operation.views(picked))
             plain = operation.plain(picked)
             return self.apply(plain, args, kwargs, f"{prefix}{operation.name}_")
         if isinstance(operation, keras.Sequential):

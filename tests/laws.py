@@ -18,6 +18,7 @@ from models import CLASSES, SHAPE, FromList, cross_entropy, data, randomize, val
 from reference import slots_of
 
 from keras_spos import Supernet, count_flops, count_params, flops_table, params_table
+from keras_spos.weight_slice import whole
 
 
 class SearchableLayerLaws:
@@ -119,30 +120,38 @@ class SearchableLayerLaws:
         for variable in optimizer.variables:
             if len(variable.shape) > 0:
                 variable.assign(ops.ones(variable.shape) * 0.1)
-        on = {id(v) for p in sampled for v in self.layer(net).picked(p).variables}
-        off = [v for v in self.layer(net).variables if id(v) not in on]
-        still = off + slots_of(optimizer, [v for v in off if v.trainable])
-        moving = [v for v in net.trainable_variables if id(v) in on]
-        before, moving_before = values(still), values(moving)
+        on = {id(v): np.zeros(v.shape, bool) for v in self.layer(net).variables}
+        for path in sampled:
+            for source in self.layer(net).sources(path):
+                index = tuple(slice(0, n) for n in source.shape)
+                on[id(whole(source))][index] = True
+        before = [
+            (v, on[id(v)], [v, *slots_of(optimizer, [v] if v.trainable else [])])
+            for v in self.layer(net).variables
+            if v.dtype != "int32"
+        ]
+        before = [(v, mask, kept, values(kept)) for v, mask, kept in before]
         net.fit(*data(40), batch_size=2, verbose=0)
         assert int(optimizer.iterations.value) == 20
-        assert len(off) > 1 and moving
-        for variable, a, b in zip(still, before, values(still), strict=True):
-            np.testing.assert_array_equal(a, b, variable.path)
-        for variable, a, b in zip(moving, moving_before, values(moving), strict=True):
-            assert np.any(a != b), variable.path
+        assert sum(not mask.all() for _, mask, _, _ in before) > 1
+        assert any(mask.any() for _, mask, _, _ in before)
+        for variable, mask, kept, olds in before:
+            for old, new in zip(olds, values(kept), strict=True):
+                np.testing.assert_array_equal(old[~mask], new[~mask], variable.path)
+            if mask.any() and variable.trainable:
+                assert np.any((olds[0] != values([variable])[0])[mask]), variable.path
 
     def test_every_option_is_traced_once(self, monkeypatch):
         net = self.build()
         calls = []
         kind = type(self.layer(net))
-        run = kind.call_choice
+        run = kind.run_part
 
-        def counted(layer, choices, *args, **kwargs):
-            calls.append(choices)
-            return run(layer, choices, *args, **kwargs)
+        def counted(layer, *args, **kwargs):
+            calls.append(layer)
+            return run(layer, *args, **kwargs)
 
-        monkeypatch.setattr(kind, "call_choice", counted)
+        monkeypatch.setattr(kind, "run_part", counted)
         net.compile(keras.optimizers.SGD(0.1, momentum=0.9), cross_entropy())
         paths = self.paths(net)
         counts = []
@@ -163,7 +172,7 @@ class SearchableLayerLaws:
         for path in self.paths(net):
             subnet = net.extract(path)
             expected = ops.convert_to_numpy(subnet(x, training=True))
-            picked = {id(v) for v in self.layer(net).picked(path).variables}
+            picked = {id(whole(v)) for v in self.layer(net).sources(path)}
             off = [v for v in self.layer(net).variables if id(v) not in picked]
             off = [v for v in off if v.dtype != "int32"]
             before = values(off)

@@ -101,12 +101,13 @@ def slots_of(optimizer, variables):
 def _seed_random_layers(net, path, step):
     """Gives dropout the seeds that the engine derives from (seed, step)."""
     engine = net.get_engine()
-    for position, (unit,) in enumerate(engine.units(path)):
-        for number, variable in enumerate(unit.non_trainable):
-            if unit.is_seed[number]:
-                entropy = (net.seed, step, position, number)
-                words = np.random.SeedSequence(entropy).generate_state(2)
-                variable.assign(np.asarray(words, "uint32"))
+    for position, units in enumerate(engine.units(path)):
+        for unit in units:
+            for number, variable in enumerate(unit.non_trainable):
+                if unit.is_seed[number]:
+                    entropy = (net.seed, step, position, number)
+                    words = np.random.SeedSequence(entropy).generate_state(2)
+                    variable.assign(np.asarray(words, "uint32"))
 
 
 def _gradients(model, scale, x, y, sample_weight):

@@ -6,7 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spos.engine.slots import keeping_outside
 from keras_spos.engine.units import cut
+from keras_spos.weight_slice import is_part, whole
 
 
 class Engine:
@@ -36,27 +38,34 @@ class Engine:
         tensors = self.model._convert_inputs_to_tensors(keras.tree.flatten(inputs))
         return self.model._adjust_input_rank(tensors)
 
-    def units(self, active):
-        """The units that run for each step; `active` is a path or one with subsets."""
-        return [
-            [step.unit_for(c) for c in _choices(step, active)] for step in self.steps
-        ]
+    def units(self, path):
+        """The units that run in each step on a path, as a list of tuples."""
+        return [units for units, _ in self._active(path)]
+
+    def _active(self, active):
+        """For each step its units, and how many choices their sum is the mean of."""
+        result = []
+        for step in self.steps:
+            choices = _choices(step, active)
+            units = [unit for c in choices for unit in step.units_for(c)]
+            result.append((tuple(units), len(choices)))
+        return result
 
     def predict(self, inputs, path):
         """The model's outputs on a path, in inference mode."""
         tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
-        for step, (unit,) in zip(self.steps, self.units(path), strict=True):
-            self.run(step, tensors, lambda u, x: self.infer(u, x), unit)
+        for step, units in zip(self.steps, self.units(path), strict=True):
+            self.run(step, tensors, lambda u, x: self.infer(u, x), units)
         return self.pack(tensors)
 
     def penalty(self, path):
         """Sum of the regularization losses of the weights on a path, or None."""
         total, seen = None, set()
-        for (unit,) in self.units(path):
+        for unit in (u for units in self.units(path) for u in units):
             for index, key in unit.regularized:
                 if key not in seen:
-                    variable = unit.trainable[index]
-                    total = self.backend.add(total, variable.regularizer(variable))
+                    (value,) = self.runner.read([unit.trainable[index]])
+                    total = self.backend.add(total, unit.penalty(index, value))
                     seen.add(key)
         return total
 
@@ -89,9 +98,11 @@ class Engine:
         }
         return outputs, measured
 
-    def run(self, step, tensors, function, unit):
+    def run(self, step, tensors, function, units):
         """Runs one step on a dict of tensors, in place, and drops what is used up."""
-        outputs = function(unit, [tensors[key] for key in step.inputs])
+        inputs = [tensors[key] for key in step.inputs]
+        results = [function(unit, inputs) for unit in units]
+        outputs = [self._mean(same, 1) for same in zip(*results, strict=True)]
         tensors.update(zip(step.outputs, outputs, strict=True))
         for key in step.last_uses:
             del tensors[key]
@@ -115,8 +126,8 @@ class Engine:
         runner = self.runner
         tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
         tape = Tape()
-        for position, (step, units) in enumerate(
-            zip(self.steps, self.units(active), strict=True)
+        for position, (step, (units, count)) in enumerate(
+            zip(self.steps, self._active(active), strict=True)
         ):
             values = [tensors[key] for key in step.inputs]
             differentiable = tuple(
@@ -135,8 +146,8 @@ class Engine:
                 if penalty is not None:
                     tape.penalties.append(penalty)
                 results.append(outputs)
-                tape.records.append((step, unit, differentiable, len(units), record))
-            outputs = [self._mean(same) for same in zip(*results, strict=True)]
+                tape.records.append((step, unit, differentiable, count, record))
+            outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
             tensors.update(zip(step.outputs, outputs, strict=True))
             tape.shapes.update(
                 {k: y for k, y in zip(step.outputs, outputs, strict=True)}
@@ -162,7 +173,7 @@ class Engine:
         used = {}
         while tape.records:
             step, unit, differentiable, count, record = tape.records.pop()
-            # The options of one step are adjacent, and share their outputs' gradient.
+            # The units of one step are adjacent, and share their outputs' gradient.
             if used.get("step") is not step:
                 used = {
                     "step": step,
@@ -183,8 +194,8 @@ class Engine:
 
     def apply(self, optimizer, groups):
         """Updates the variables on a path, and nothing else."""
-        variables = [v for unit, _ in groups for v in unit.trainable]
-        unique = len({id(v) for v in variables}) == len(variables)
+        sources = [v for unit, _ in groups for v in unit.trainable]
+        unique = len({id(whole(v)) for v in sources}) == len(sources)
         separable = _is_separable(optimizer) and not self.backend.is_replicated()
         if unique and separable:
             for unit, gradients in groups:
@@ -194,15 +205,23 @@ class Engine:
                 [self.runner.read([optimizer.iterations])[0] + 1],
             )
             return
-        totals = {}
+        totals, parts = {}, []
         for unit, gradients in groups:
-            for variable, gradient in zip(unit.trainable, gradients, strict=True):
+            for source, gradient in zip(unit.trainable, gradients, strict=True):
                 if gradient is not None:
+                    variable = whole(source)
+                    if is_part(source):
+                        parts.append((variable, self.backend.inside(gradient, source)))
+                        gradient = self.backend.padded(gradient, source)
                     total = totals.get(id(variable), (variable, None))[1]
                     totals[id(variable)] = (variable, self.backend.add(total, gradient))
         variables, gradients = zip(*totals.values(), strict=True)
         scaled = hasattr(optimizer, "inner_optimizer")
-        with _averages_of(optimizer, variables), self.backend.assigning_in_cond(scaled):
+        with (
+            keeping_outside(self.runner, optimizer, parts),
+            _averages_of(optimizer, variables),
+            self.backend.assigning_in_cond(scaled),
+        ):
             optimizer.apply(gradients, variables)
 
     def start_averages(self, optimizer):
@@ -251,13 +270,12 @@ class Engine:
                 state.extend(self.runner.read([variable]))
         return state
 
-    def _mean(self, values):
-        if len(values) == 1:
-            return values[0]
+    def _mean(self, values, count):
+        """Sum of some tensors over `count`."""
         total = None
         for value in values:
             total = self.backend.add(total, value)
-        return self.backend.scale(total, 1 / len(values))
+        return total if count == 1 else self.backend.scale(total, 1 / count)
 
     def _cotangents(self, step, gradients, tape):
         result = []
@@ -294,6 +312,11 @@ def _choices(step, active):
         return [()]
     picked = [active[d] for d in step.decisions]
     if len(picked) == 1 and isinstance(picked[0], (tuple, list, frozenset)):
+        if len(step.layer.stages((0,))) > 1:
+            raise ValueError(
+                f"{step.layer.name!r} combines its parts by itself: one choice at a "
+                f"time. Received: {tuple(picked[0])}."
+            )
         return [(int(i),) for i in sorted(picked[0])]
     return [tuple(int(i) for i in picked)]
 

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from keras_spos.engine.slots import keeping_outside
+from keras_spos.weight_slice import is_part, whole
+
 
 class Runner:
     """Runs units forward, backward and through the optimizer.
@@ -98,22 +101,17 @@ class Runner:
         """Applies the optimizer to the unit's variables; `iterations` stays."""
         if not gradients:
             return
-        key = ("update", id(unit))
+        # All slices of a variable share the function.
+        key = ("update", tuple((id(whole(v)), is_part(v)) for v in unit.trainable))
         if key not in self._cache:
             self._cache[key] = self._make_update(unit.trainable, optimizer)
-        function, slots, scalars = self._cache[key]
-        variables = [*unit.trainable, *slots]
-        values = function(gradients, self.read(variables), self.read(scalars))
-        self.write(variables, values)
+        function, written, scalars = self._cache[key]
+        values = function(gradients, self.read(written), self.read(scalars))
+        self.write(written, values)
 
-    def _make_update(self, trainable, optimizer):
+    def _make_update(self, sources, optimizer):
+        trainable = [whole(v) for v in sources]
         known = optimizer.variables
-
-        def apply(gradients, written, mapping):
-            with keras.StatelessScope(mapping) as scope:
-                optimizer.apply(gradients, trainable)
-            return [scope.get_current_value(v) for v in written]
-
         # Which of the optimizer's variables belong to these weights: those that an
         # update of these weights changes.
         changed = []
@@ -135,17 +133,28 @@ class Runner:
         slots = {id(v) for v in changed}
         # What all weights share, such as the learning rate.
         scalars = [v for v in known if v.shape == () and id(v) not in slots]
-
-        variables = [*trainable, *changed]
+        written = [*trainable, *changed]
 
         def function(gradients, values, scalar_values):
+            parts = [
+                (whole(v), inside(g, v))
+                for g, v in zip(gradients, sources, strict=True)
+                if is_part(v)
+            ]
+            gradients = [
+                padded(g, v) if is_part(v) else g
+                for g, v in zip(gradients, sources, strict=True)
+            ]
             mapping = [
-                *zip(variables, values, strict=True),
+                *zip(written, values, strict=True),
                 *zip(scalars, scalar_values, strict=True),
             ]
-            return apply(gradients, variables, mapping)
+            with keras.StatelessScope(mapping) as scope:
+                with keeping_outside(self, optimizer, parts):
+                    optimizer.apply(gradients, trainable)
+            return [scope.get_current_value(v) for v in written]
 
-        return self._jit(function), changed, scalars
+        return self._jit(function), written, scalars
 
     def value_and_gradient(self, function):
         """Compiles ``f(sources, *rest) -> (value, auxiliary)``, with its gradient."""
@@ -155,14 +164,17 @@ class Runner:
         """Compiles a function of tensors."""
         return self._jit(function)
 
-    def read(self, variables):
-        """Current values of variables."""
-        return [v.value for v in variables]
+    def read(self, sources):
+        """Current values of variables and slices."""
+        return [
+            _leading(v.variable.value, v.shape) if is_part(v) else whole(v).value
+            for v in sources
+        ]
 
-    def write(self, variables, values):
-        """Assigns values to variables."""
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
+    def write(self, sources, values):
+        """Assigns values to variables and slices."""
+        for source, value in zip(sources, values, strict=True):
+            source.assign(value)
 
     def seed(self, numbers):
         """A seed generator's state."""
@@ -206,8 +218,22 @@ def scale(a, factor):
     return _scale(a, factor)
 
 
+def padded(gradient, part):
+    """A slice's gradient as one of the whole variable."""
+    shapes = zip(part.variable.shape, gradient.shape, strict=True)
+    return jnp.pad(gradient, [(0, n - m) for n, m in shapes])
+
+
+def inside(gradient, part):
+    """Where a slice's gradient lies in the whole variable, as a boolean mask."""
+    return padded(jnp.ones_like(gradient, bool), part)
+
+
 _add = jax.jit(jnp.add)
 _scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
+_leading = jax.jit(
+    lambda a, shape: a[tuple(slice(0, n) for n in shape)], static_argnums=1
+)
 
 
 def _is_float(x):

@@ -10,6 +10,9 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from keras_spos.engine.slots import keeping_outside
+from keras_spos.weight_slice import is_part, whole
+
 
 class Compiled:
     """A concrete function, called with a flat list of tensors."""
@@ -157,23 +160,42 @@ class Runner:
 
     def update(self, unit, optimizer, gradients):
         """Applies the optimizer to the unit's variables; `iterations` stays."""
-        present = tuple(g is not None for g in gradients)
-        if not any(present):
+        present = [
+            (source, g)
+            for source, g in zip(unit.trainable, gradients, strict=True)
+            if g is not None
+        ]
+        if not present:
             return
-        key = ("update", id(unit), present)
-        gradients = [g for g in gradients if g is not None]
+        # All slices of a variable share the trace.
+        key = ("update", tuple((id(whole(v)), is_part(v)) for v, _ in present))
         if key not in self._cache:
-            variables = [v for v, p in zip(unit.trainable, present, strict=True) if p]
+            self._cache[key] = self._trace_update([v for v, _ in present], optimizer)
+        self._cache[key]([g for _, g in present])
 
-            def trace(gradients):
-                iterations = tf.identity(optimizer.iterations.value)
+    def _trace_update(self, sources, optimizer):
+        variables = [whole(v) for v in sources]
+
+        def trace(gradients):
+            parts = [
+                (whole(v), inside(g, v))
+                for g, v in zip(gradients, sources, strict=True)
+                if is_part(v)
+            ]
+            gradients = [
+                padded(g, v) if is_part(v) else g
+                for g, v in zip(gradients, sources, strict=True)
+            ]
+            iterations = tf.identity(optimizer.iterations.value)
+            with keeping_outside(self, optimizer, parts):
                 optimizer.apply(gradients, variables)
-                optimizer.iterations.value.assign(iterations)
+            optimizer.iterations.value.assign(iterations)
 
-            self._cache[key] = Compiled(
-                self._function(trace).get_concrete_function(_variable_specs(variables))
-            )
-        self._cache[key](gradients)
+        specs = [
+            tf.TensorSpec([None] * len(v.shape) if is_part(v) else v.shape, v.dtype)
+            for v in sources
+        ]
+        return Compiled(self._function(trace).get_concrete_function(specs))
 
     def value_and_gradient(self, function):
         """Compiles ``f(sources, *rest) -> (value, auxiliary)``, with its gradient."""
@@ -194,22 +216,20 @@ class Runner:
         """Compiles a function of tensors."""
         return self._function(function)
 
-    def read(self, variables):
-        """Current values of variables."""
-        return [
-            tf.raw_ops.ReadVariableOp(resource=v.value.handle, dtype=v.value.dtype)
-            if hasattr(v.value, "handle")
-            else tf.convert_to_tensor(v.value)
-            for v in variables
-        ]
+    def read(self, sources):
+        """Current values of variables and slices."""
+        return [_read(v) for v in sources]
 
-    def write(self, variables, values):
-        """Assigns values to variables."""
-        for variable, value in zip(variables, values, strict=True):
-            if hasattr(variable.value, "handle"):
-                tf.raw_ops.AssignVariableOp(resource=variable.value.handle, value=value)
+    def write(self, sources, values):
+        """Assigns values to variables and slices."""
+        for source, value in zip(sources, values, strict=True):
+            variable = whole(source).value
+            if is_part(source):
+                variable[source.index].assign(value)
+            elif hasattr(variable, "handle"):
+                tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
             else:
-                variable.value.assign(value)
+                variable.assign(value)
 
     def seed(self, numbers):
         """A seed generator's state."""
@@ -263,6 +283,30 @@ def add(a, b):
 def scale(a, factor):
     """A tensor times a Python number."""
     return a * tf.cast(factor, a.dtype)
+
+
+def padded(gradient, part):
+    """A slice's gradient as one of the whole variable."""
+    missing = np.array(part.variable.shape, np.int32) - tf.shape(gradient)
+    return tf.pad(gradient, tf.stack([tf.zeros_like(missing), missing], axis=1))
+
+
+def inside(gradient, part):
+    """Where a slice's gradient lies in the whole variable, as a boolean mask."""
+    return padded(tf.ones_like(gradient, tf.bool), part)
+
+
+def _read(source):
+    variable = whole(source).value
+    if not hasattr(variable, "handle"):
+        value = tf.convert_to_tensor(variable)
+    else:
+        value = tf.raw_ops.ReadVariableOp(
+            resource=variable.handle, dtype=variable.dtype
+        )
+    if is_part(source):
+        value = tf.slice(value, [0] * len(source.shape), source.shape)
+    return value
 
 
 def _keys(tensors):

@@ -28,27 +28,42 @@ class Unit:
         call: ``call(inputs, training) -> outputs``, lists of tensors.
         layers: The layers that `call` runs; their variables are the unit's.
         key: Units with equal keys compute the same function of inputs and variables.
+        views: What variables stand for: a dict from id to `WeightSlice`.
+
+    Attributes:
+        trainable: What the unit reads and training updates: variables, or slices.
+        non_trainable: The rest of what it reads.
     """
 
-    def __init__(self, call, layers, key):
+    def __init__(self, call, layers, key, views=None):
         self.call = call
         self.layers = layers
-        self.trainable = _variables(layers, "trainable_variables")
-        self.non_trainable = _variables(layers, "non_trainable_variables")
+        self._views = views or {}
+        self._trainable = _variables(layers, "trainable_variables")
+        self._non_trainable = _variables(layers, "non_trainable_variables")
+        self.trainable = [self._source(v) for v in self._trainable]
+        self.non_trainable = [self._source(v) for v in self._non_trainable]
         # Random draws must repeat in a resumed run, so the seed of each step is given
         # rather than kept. (Seed generators are not saved with a model anyway.)
-        self.is_seed = [v.name == "seed_generator_state" for v in self.non_trainable]
+        self.is_seed = [v.name == "seed_generator_state" for v in self._non_trainable]
         self.key = (
             key,
-            tuple(_variable_key(v) for v in self.trainable),
-            tuple(_variable_key(v) for v in self.non_trainable),
+            tuple(_variable_key(v) for v in self._trainable),
+            tuple(_variable_key(v) for v in self._non_trainable),
         )
+
+    def _source(self, variable):
+        return self._views.get(id(variable), variable)
 
     @functools.cached_property
     def norms(self):
         """(moving mean, moving variance, momentum) of batch norms in training."""
         return [
-            (layer.moving_mean, layer.moving_variance, layer.momentum)
+            (
+                self._source(layer.moving_mean),
+                self._source(layer.moving_variance),
+                layer.momentum,
+            )
             for layer in self._all_layers()
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
@@ -94,10 +109,16 @@ class Unit:
     def regularized(self):
         """(index among `trainable`, id) of the variables with a regularizer."""
         return [
-            (i, id(v))
-            for i, v in enumerate(self.trainable)
+            (i, id(source))
+            for i, (v, source) in enumerate(
+                zip(self._trainable, self.trainable, strict=True)
+            )
             if v.regularizer is not None
         ]
+
+    def penalty(self, index, value):
+        """Regularization loss of trainable variable `index` at a value."""
+        return self._trainable[index].regularizer(value)
 
     def run(self, inputs, trainable, non_trainable, training, unpenalized=()):
         """Calls the unit on given values of its variables, without side effects.
@@ -115,8 +136,8 @@ class Unit:
             regularization losses (None if there are none).
         """
         mapping = [
-            *zip(self.trainable, trainable, strict=True),
-            *zip(self.non_trainable, non_trainable, strict=True),
+            *zip(self._trainable, trainable, strict=True),
+            *zip(self._non_trainable, non_trainable, strict=True),
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             outputs = self.call(inputs, training)
@@ -124,11 +145,11 @@ class Unit:
             if training:
                 losses = [x for y in self._all_layers() for x in y._get_own_losses()]
                 losses += [
-                    self.trainable[i].regularizer(trainable[i])
+                    self.penalty(i, trainable[i])
                     for i, _ in self.regularized
                     if i not in unpenalized
                 ]
-        state = [scope.get_current_value(v) for v in self.non_trainable]
+        state = [scope.get_current_value(v) for v in self._non_trainable]
         penalty = functools.reduce(lambda a, b: a + b, losses) if losses else None
         return outputs, state, penalty
 
@@ -142,8 +163,9 @@ class Step:
         outputs: Keys of the tensors written.
         unit: The unit, if the step is fixed.
         layer: The searchable layer, if it is not.
+        stage: Which of the searchable layer's stages this is.
         decisions: Indices into the path of the searchable layer's decisions.
-        make_unit: Makes the unit for a choice of the searchable layer.
+        make_unit: Makes the unit of a layer: ``make_unit(layer, views)``.
         last_uses: Keys of tensors that no later step reads.
     """
 
@@ -151,18 +173,25 @@ class Step:
     outputs: tuple
     unit: Unit | None = None
     layer: SearchableLayer | None = None
+    stage: int = 0
     decisions: tuple[int, ...] = ()
     make_unit: object = None
     last_uses: tuple = ()
+    choices: dict = dataclasses.field(default_factory=dict)
     units: dict = dataclasses.field(default_factory=dict)
 
-    def unit_for(self, choices):
-        """The unit that runs for ``choices`` of the searchable layer."""
+    def units_for(self, choices):
+        """The units that run for ``choices``; their outputs are added."""
         if self.layer is None:
-            return self.unit
-        if choices not in self.units:
-            self.units[choices] = self.make_unit(choices)
-        return self.units[choices]
+            return (self.unit,)
+        if choices not in self.choices:
+            views = self.layer.views(choices)
+            layers = self.layer.stages(choices)[self.stage]
+            for layer in layers:
+                if id(layer) not in self.units:
+                    self.units[id(layer)] = self.make_unit(layer, views)
+            self.choices[choices] = tuple(self.units[id(layer)] for layer in layers)
+        return self.choices[choices]
 
 
 def cut(model, space=None):
@@ -188,15 +217,11 @@ def cut(model, space=None):
         later |= {id(t) for t in model.outputs}
         written = [t for t in made if t in later]
         _check_no_mask(run, written)
-        step = Step(tuple(read), tuple(written))
         if fixed:
-            step.unit = _fixed_unit(run, read, written)
+            unit = _fixed_unit(run, read, written)
+            steps.append(Step(tuple(read), tuple(written), unit))
         else:
-            layer = run[0].operation
-            step.layer = layer
-            step.decisions = tuple(indices[d.name] for d in layer.decisions)
-            step.make_unit = functools.partial(_choice_unit, run[0], read)
-        steps.append(step)
+            steps += _choice_steps(run[0], tuple(read), tuple(written), indices)
     kept = {id(t) for t in model.outputs}
     for step in reversed(steps):
         step.last_uses = tuple(t for t in step.inputs if t not in kept)
@@ -247,16 +272,35 @@ def _fixed_unit(run, read, written):
     return Unit(call, layers, key)
 
 
-def _choice_unit(node, read, choices):
-    layer = node.operation
+def _choice_steps(node, read, written, indices):
+    """The steps of a searchable layer, one per stage."""
+    searchable = node.operation
+    decisions = tuple(indices[d.name] for d in searchable.decisions)
+    count = len(searchable.stages((0,) * len(decisions)))
+    # Between stages there are tensors that the model's graph does not know.
+    between = [((id(node), stage),) for stage in range(1, count)]
+    steps = []
+    for stage, (inputs, outputs) in enumerate(
+        zip([read, *between], [*between, written], strict=True)
+    ):
+        make_unit = functools.partial(_choice_unit, node, read, stage)
+        steps.append(
+            Step(inputs, outputs, None, searchable, stage, decisions, make_unit)
+        )
+    return steps
 
+
+def _choice_unit(node, read, stage, layer, views):
     def call(inputs, training):
-        args, kwargs = node.arguments.fill_in(dict(zip(read, inputs, strict=True)))
-        outputs = layer.call_choice(choices, *args, **{**kwargs, "training": training})
+        args, kwargs = inputs, {}
+        if stage == 0:
+            args, kwargs = node.arguments.fill_in(dict(zip(read, inputs, strict=True)))
+        outputs = node.operation.run_part(
+            layer, *args, **{**kwargs, "training": training}
+        )
         return keras.tree.flatten(outputs)
 
-    picked = layer.picked(choices)
-    return Unit(call, [picked], _signature([picked], ()))
+    return Unit(call, [layer], _signature([layer], ()), views)
 
 
 def _wiring(run, read, written):

@@ -9,6 +9,8 @@ pair, a subset of paths) is a new subclass; nothing else changes.
 import keras
 from keras import ops
 
+from keras_spos.weight_slice import whole
+
 
 class SearchableLayer(keras.layers.Layer):
     """Base of layers whose computation is picked by one or more integers.
@@ -37,6 +39,34 @@ class SearchableLayer(keras.layers.Layer):
         """Returns the stock layer or model that `choices` stands for once extracted."""
         return self.picked(choices)
 
+    def stages(self, choices):
+        """Returns what `choices` runs as stages, which are compiled one by one.
+
+        A list of lists of layers. The layers of a stage all run on its input, their
+        outputs are added, and the sum goes to the next stage. Every choice has the same
+        number of stages. Together they compute what `picked` computes.
+
+        One stage by default. A layer whose choices are combinations of a few parts
+        returns the parts: what is compiled grows with the parts, not the combinations.
+        """
+        return [[self.picked(choices)]]
+
+    def views(self, choices):
+        """Returns what the variables of the picked layers stand for.
+
+        A dict from the id of such a variable to a `WeightSlice` of a variable that this
+        layer owns; empty if the variables are this layer's own. Variables that stand
+        for others need no values: create them in a
+        ``keras.StatelessScope(initialize_variables=False)``. The same choices get the
+        same `WeightSlice` objects each time.
+        """
+        return {}
+
+    def sources(self, choices):
+        """What `choices` reads: variables, or `WeightSlice`s of them."""
+        views = self.views(choices)
+        return [views.get(id(v), v) for v in self.picked(choices).variables]
+
     def add_choice_weights(self):
         """Creates the integer weights that hold the current choice."""
         self.choices = [
@@ -51,12 +81,27 @@ class SearchableLayer(keras.layers.Layer):
             for i in range(len(self.decisions))
         ]
 
-    def call_choice(self, choices, *args, training=None, **kwargs):
-        """Runs what `choices` (Python integers) picks, and nothing else."""
-        layer = self.picked(choices)
+    def run_part(self, layer, *args, training=None, **kwargs):
+        """Runs one of the layers that a choice is made of."""
         if layer._call_has_training_arg:
             kwargs["training"] = training
         return layer(*args, **kwargs)
+
+    def call_choice(self, choices, inputs, training=None):
+        """Runs what `choices` (Python integers) picks, and nothing else."""
+        layer, sources = self.picked(choices), self.sources(choices)
+        if all(a is b for a, b in zip(layer.variables, sources, strict=True)):
+            return self.run_part(layer, inputs, training=training)
+        # Read before the scope begins: scopes do not look into those around them.
+        values = [ops.convert_to_tensor(s.value) for s in sources]
+        mapping = list(zip(layer.variables, values, strict=True))
+        with keras.StatelessScope(mapping, initialize_variables=False) as scope:
+            outputs = self.run_part(layer, inputs, training=training)
+            state = [scope.get_current_value(v) for v in layer.variables]
+        for source, old, new in zip(sources, values, state, strict=True):
+            if new is not old:
+                source.assign(new)
+        return outputs
 
     def call(self, inputs, training=None):
         """Runs the current choice."""
@@ -76,8 +121,7 @@ class SearchableLayer(keras.layers.Layer):
         picks = [()]
         for size in sizes:
             picks = [p + (i,) for p in picks for i in range(size)]
-        layers = [self.picked(p) for p in picks]
-        variables = _unique(v for layer in layers for v in layer.variables)
+        variables = _unique(whole(v) for p in picks for v in self.sources(p))
         state = [v for v in variables if not v.trainable] if training else []
 
         def branch(choices):
