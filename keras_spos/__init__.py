@@ -11,8 +11,18 @@ from keras_spos.counting import (
 )
 from keras_spos.evaluation import Evaluator, recalibrate
 from keras_spos.export import OnnxReport, to_onnx
-from keras_spos.layers import ChoiceBlock
+from keras_spos.layers import (
+    ChoiceBlock,
+    MultiPathBlock,
+    PathGroup,
+    ShadowBatchNormalization,
+)
 from keras_spos.losses import SmoothedCrossentropy
+from keras_spos.multi_path_samplers import (
+    BernoulliSampler,
+    MultiPathSampler,
+    OneShotSampler,
+)
 from keras_spos.population import score_all
 from keras_spos.samplers import (
     CostRangeSampler,
@@ -24,6 +34,7 @@ from keras_spos.space import Decision, SearchSpace
 from keras_spos.supernet import Supernet
 
 __all__ = [
+    "BernoulliSampler",
     "ChoiceBlock",
     "CostRangeSampler",
     "CostTable",
@@ -32,9 +43,14 @@ __all__ = [
     "FairSampler",
     "InfeasibleLimitError",
     "Limit",
+    "MultiPathBlock",
+    "MultiPathSampler",
+    "OneShotSampler",
     "OnnxReport",
     "PathDropoutSampler",
+    "PathGroup",
     "SearchSpace",
+    "ShadowBatchNormalization",
     "SmoothedCrossentropy",
     "Supernet",
     "UniformSampler",

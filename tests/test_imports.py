@@ -14,7 +14,7 @@ PACKAGE = ROOT / "keras_spos"
 PARTS = [
     ["space", "data", "losses", "ranking", "weight_slice"],
     ["costs", "layers", "tabular"],
-    ["samplers", "counting", "engine", "extraction"],
+    ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],
     ["loss_head"],
     ["path_trainer"],
     ["supernet"],

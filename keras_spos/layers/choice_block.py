@@ -35,10 +35,12 @@ class ChoiceBlock(SearchableLayer):
 
     def __init__(self, options, labels=None, decision=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
-        self.options = [_as_layer(option) for option in options]
+        self.options = [as_layer(option) for option in options]
         if not self.options:
             raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
-        self.labels = tuple(labels or map(_label, range(len(options)), self.options))
+        self.labels = tuple(
+            labels or map(default_label, range(len(options)), self.options)
+        )
         if len(self.labels) != len(self.options):
             raise ValueError(
                 f"Expected one label per option ({len(self.options)}). "
@@ -98,7 +100,8 @@ class ChoiceBlock(SearchableLayer):
         return cls(**config)
 
 
-def _as_layer(option):
+def as_layer(option):
+    """A layer as it is, a list of layers as one."""
     if isinstance(option, (list, tuple)):
         option = keras.Sequential(list(option))
     if not isinstance(option, keras.layers.Layer):
@@ -109,7 +112,8 @@ def _as_layer(option):
     return option
 
 
-def _label(index, option):
+def default_label(index, option):
+    """An option's name, or class and number where Keras made the name."""
     # Names that Keras makes count up within a process: rebuilt, the same block would
     # have other labels, and be another space to a checkpoint.
     kind = type(option).__name__

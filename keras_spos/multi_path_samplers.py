@@ -1,0 +1,132 @@
+"""Which paths of a `MultiPathBlock` a training step takes.
+
+Decisions of other kinds are drawn uniformly.
+
+Example:
+    >>> net.sampler = MultiPathSampler.of(net.searchable_layers)   # doctest: +SKIP
+"""
+
+import keras
+import numpy as np
+
+
+class _BlockSampler:
+    """Knows which paths each option of a decision runs.
+
+    Args:
+        options: Dict from a decision's name to the (group, paths) of each option.
+    """
+
+    def __init__(self, options):
+        self.options = {
+            name: [(int(group), tuple(int(i) for i in paths)) for group, paths in pairs]
+            for name, pairs in options.items()
+        }
+
+    @classmethod
+    def of(cls, blocks, **arguments):
+        """A sampler for the `MultiPathBlock`s among some layers."""
+        options = {b.decision: b.options for b in blocks if hasattr(b, "decision")}
+        return cls(options, **arguments)
+
+    def draw(self, space, rng):
+        """Draws a path; see `UniformSampler.draw`."""
+        return [
+            self._draw_one(self.options[d.name], rng)
+            if d.name in self.options
+            else int(rng.integers(len(d.options)))
+            for d in space.decisions
+        ]
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {"options": self.options}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class MultiPathSampler(_BlockSampler):
+    """A number of paths m' ~ U{1, ..., m}, then m' of them (MixPath, section 3.3).
+
+    Uniform over the options of m' paths.
+
+    Args:
+        options: Dict from a decision's name to the (group, paths) of each option.
+    """
+
+    def _draw_one(self, options, rng):
+        counts = np.array([len(paths) for _, paths in options])
+        count = rng.choice(np.unique(counts))
+        return int(rng.choice(np.flatnonzero(counts == count)))
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class BernoulliSampler(_BlockSampler):
+    """Each path on its own with probability p (MixPath, section 3.2, Algorithm 1).
+
+    Drawn again while what is on is no option: no path, more than the block's m, or, of
+    several groups, paths of more than one. An option of k paths is then drawn with a
+    probability proportional to (p / (1 - p))^k.
+
+    Args:
+        options: Dict from a decision's name to the (group, paths) of each option.
+        probability: Probability of a path, between 0 and 1.
+    """
+
+    def __init__(self, options, probability=0.5):
+        super().__init__(options)
+        if not 0 < probability < 1:
+            raise ValueError(
+                "A path's probability is between 0 and 1. "
+                f"Received: probability={probability}"
+            )
+        self.probability = probability
+
+    def _draw_one(self, options, rng):
+        odds = self.probability / (1 - self.probability)
+        weights = np.array([odds ** len(paths) for _, paths in options])
+        return int(rng.choice(len(options), p=weights / weights.sum()))
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {**super().get_config(), "probability": self.probability}
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class OneShotSampler(_BlockSampler):
+    """All paths but those dropped: One-Shot (Bender et al., 2018; MixPath, Figure 3).
+
+    In every group each path is dropped with a probability, and those left are added.
+    Groups with paths left are averaged. If none has, one random path is kept. The rate
+    grows while the supernet trains: see `callbacks.GrowPathDropout`.
+
+    Args:
+        options: Dict from a decision's name to the (group, paths) of each option; every
+            subset of a group's paths must be one, that is ``max_paths`` their number.
+        rate: Probability that a path is dropped.
+    """
+
+    def __init__(self, options, rate=0.0):
+        super().__init__(options)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"A drop rate is between 0 and 1. Received: rate={rate}")
+        self.rate = rate
+
+    def _draw_one(self, options, rng):
+        numbers = {option: number for number, option in enumerate(options)}
+        singles = [option for option in options if len(option[1]) == 1]
+        kept = [option for option in singles if rng.random() >= self.rate]
+        if not kept:
+            kept = [singles[rng.integers(len(singles))]]
+        groups = {}
+        for group, (path,) in kept:
+            groups.setdefault(group, []).append(path)
+        return tuple(numbers[g, tuple(sorted(paths))] for g, paths in groups.items())
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {**super().get_config(), "rate": self.rate}
