@@ -288,14 +288,19 @@ def _figure(size, title):
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
+    _style(axes)
+    if title:
+        axes.set_title(title, loc="left", fontweight="bold")
+    return figure, axes
+
+
+def _style(axes):
+    """The common style of axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#c3c7ce")
     axes.tick_params(color="#c3c7ce", labelcolor="#3c4048")
     axes.grid(True, color="#e9ebee", linewidth=0.8)
     axes.set_axisbelow(True)
-    if title:
-        axes.set_title(title, loc="left", fontweight="bold")
-    return figure, axes
 
 
 def _colors(n):

@@ -132,7 +132,7 @@ class Experiment:
         self.settings = settings
         self.output = output
         self.seed = args.seed
-        self.splits = _load(settings, args.data_dir)
+        self.splits = load(settings, args.data_dir)
         keras.utils.set_random_seed(args.seed)
         self.net = spaces.shufflenet_v2(
             **settings.space, l2=settings.l2, seed=args.seed
@@ -247,7 +247,8 @@ def _in_memory(images):
     return images if isinstance(images, data.ArrayData) else data.in_memory(images)
 
 
-def _load(settings, data_dir):
+def load(settings, data_dir):
+    """The splits of a preset's data set."""
     source = {
         "imagenet": functools.partial(data.imagenet, data_dir),
         "cifar10": functools.partial(data.cifar10, data_dir),

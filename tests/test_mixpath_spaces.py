@@ -10,6 +10,7 @@ import pytest
 from models import undrawn_weights
 
 from keras_spos import count_flops, count_params, flops_table, params_table, spaces
+from keras_spos.spaces.nasbench101_mixpath import cell_of, graph_of
 
 KERNELS = (3, 5, 7, 9)
 S1 = ((48, 2), (96, 3), (192, 3), (256, 2), (320, 2))  # channels, blocks
@@ -80,3 +81,40 @@ def test_s1_costs_what_the_closed_form_says(s1):
     with undrawn_weights():
         subnet = s1.extract(paths[0], fresh=True)
     assert (count_flops(subnet), count_params(subnet)) == expected[0]
+
+
+def test_nasbench101_cells():
+    for m, options, cells in ((3, 63, 19), (4, 255, 34)):
+        net = spaces.nasbench101_mixpath(
+            (8, 8, 3), max_paths=m, channels=1, stacks=1, cells=1
+        )
+        assert net.space.size == options
+        assert len({cell_of(net, (i,)) for i in range(options)}) == cells
+    cells = spaces.nasbench101_mixpath(
+        (8, 8, 3), max_paths=2, channels=1, stacks=2, cells=2
+    )
+    assert len(cells.searchable_layers) == 4 and cells.space.num_decisions == 1
+
+
+def test_nasbench101_parameters_are_the_tables():
+    # The benchmark's own counts, at 128 channels and 3 x 3 cells.
+    known = {
+        ("conv3x3",): 11_215_242,
+        ("maxpool3x3",): 1_920_138,
+        ("conv1x1", "maxpool3x3"): 3_831_434,
+        ("conv3x3", "conv3x3"): 21_384_074,
+    }
+    with undrawn_weights():
+        net = spaces.nasbench101_mixpath(max_paths=2)
+    counted = params_table(net)([(i,) for i in range(net.space.size)])
+    counted -= 2 * 3 * (128 + 256 + 512)  # the shadow batch norms
+    cells = [cell_of(net, (i,)) for i in range(net.space.size)]
+    found = dict(zip(cells, counted.tolist(), strict=True))
+    assert {cell: found[cell] for cell in known} == known
+
+
+def test_nasbench101_graphs():
+    adjacency, operations = graph_of(("conv1x1", "maxpool3x3"))
+    edges = {(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)}
+    assert set(map(tuple, np.argwhere(adjacency).tolist())) == edges
+    assert operations == [0, 2, 3, 2, 4]

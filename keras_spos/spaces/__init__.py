@@ -1,12 +1,14 @@
 """Search spaces: each a function that builds a supernet."""
 
 from keras_spos.spaces.mixpath_s1 import mixpath_s1
+from keras_spos.spaces.nasbench101_mixpath import nasbench101_mixpath
 from keras_spos.spaces.nasbench201 import nasbench201
 from keras_spos.spaces.nasbench_macro import nasbench_macro
 from keras_spos.spaces.shufflenet_v2 import shufflenet_v2, spos_network
 
 __all__ = [
     "mixpath_s1",
+    "nasbench101_mixpath",
     "nasbench201",
     "nasbench_macro",
     "shufflenet_v2",

@@ -1,0 +1,124 @@
+"""Figures of the MixPath paper: histograms, batch norm parameters, hypervolumes.
+
+As in `plots`, each function returns a `matplotlib.figure.Figure` and writes it if given
+a file name.
+"""
+
+import numpy as np
+
+from keras_spos.plots import _COLORS, _GREY, _finish, _style
+
+
+def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):
+    """Histograms in panels side by side, on common axes (MixPath, Figure 6).
+
+    Args:
+        panels: Dict from a panel's title to a dict from a name to values ``[n]``.
+        path: A file to write.
+        xlabel: What the values are.
+        bins: Number of bins over the range of all values.
+
+    Returns:
+        A `Figure`.
+    """
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    everything = [values for panel in panels.values() for values in panel.values()]
+    edges = np.histogram_bin_edges(np.concatenate(everything), bins)
+    figure, axes = _panels(len(panels), (2.6 * len(panels) + 0.6, 3.2))
+    for one, (title, panel) in zip(axes, panels.items(), strict=True):
+        for name, values in panel.items():
+            color = _COLORS[names.index(name)]
+            options = {"bins": edges, "color": color}
+            one.hist(values, histtype="stepfilled", alpha=0.3, label=name, **options)
+            one.hist(values, histtype="step", linewidth=1.6, **options)
+            one.axvline(np.mean(values), color=color, linestyle=(0, (4, 2)))
+        one.set_title(title, loc="left", fontweight="bold")
+    axes[0].set_ylabel("paths")
+    figure.supxlabel(xlabel, fontsize=10)
+    handles = {
+        label: handle
+        for one in axes
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=len(handles),
+        frameon=False,
+    )
+    return _finish(figure, path)
+
+
+def plot_shadow_parameters(parts, expected=None, path=None):
+    """Parameters of two shadow batch norms, and their ratios (MixPath, Figure 5).
+
+    Args:
+        parts: Dict from a parameter's name to (for one path, for two), each ``[n]``.
+        expected: Dict from a parameter's name to where its ratio should centre.
+        path: A file to write.
+
+    Returns:
+        A `Figure`.
+    """
+    figure, axes = _panels(len(parts), (2.7 * len(parts), 5.2), rows=2)
+    for column, (name, (one, two)) in enumerate(parts.items()):
+        top, bottom = axes[0][column], axes[1][column]
+        order = np.argsort(two)
+        top.plot(
+            np.asarray(one)[order], color=_COLORS[0], label="one path", linewidth=1
+        )
+        top.plot(np.asarray(two)[order], color=_COLORS[1], label="two paths")
+        top.set_title(name, loc="left", fontweight="bold")
+        top.set_xlabel("channel, sorted")
+        ratio = np.asarray(one) / np.asarray(two)
+        center = (expected or {}).get(name, float(np.median(ratio)))
+        reach = max(1.0, abs(center))
+        edges = np.linspace(center - reach, center + reach, 31)
+        bottom.hist(np.clip(ratio, edges[0], edges[-1]), bins=edges, color=_COLORS[2])
+        bottom.axvline(center, color=_GREY, linestyle=(0, (4, 2)), label="expected")
+        median = float(np.median(ratio))
+        bottom.axvline(median, color="#3c4048", label="median")
+        bottom.set_xlabel("one path / two paths")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    axes[1][0].legend(frameon=False, fontsize=8)
+    axes[1][0].set_ylabel("channels (beyond: at the ends)")
+    return _finish(figure, path)
+
+
+def plot_hypervolumes(runs, batch, path=None, ylabel="share of the true front's"):
+    """Hypervolume against evaluations, mean and range over seeds.
+
+    Args:
+        runs: Dict from a search's name to a list of runs, each a list by generation.
+        batch: Evaluations in a generation.
+        path: A file to write.
+        ylabel: What the hypervolume is measured in.
+
+    Returns:
+        A `Figure`.
+    """
+    figure, (axes,) = _panels(1, (6.4, 4))
+    for (name, values), color in zip(runs.items(), _COLORS, strict=False):
+        values = np.array(values)
+        evaluations = batch * np.arange(1, values.shape[1] + 1)
+        axes.fill_between(
+            evaluations, values.min(0), values.max(0), color=color, alpha=0.15
+        )
+        label = f"{name}, {len(values)} seeds"
+        axes.plot(evaluations, values.mean(0), color=color, marker="o", label=label)
+    axes.set_xlabel("evaluated architectures")
+    axes.set_ylabel(f"hypervolume, {ylabel}")
+    axes.legend(frameon=False, loc="lower right")
+    return _finish(figure, path)
+
+
+def _panels(columns, size, rows=1):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    shared = {"sharex": True, "sharey": True} if rows == 1 else {}
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    for one in axes.flat:
+        _style(one)
+    return figure, axes[0] if rows == 1 else axes

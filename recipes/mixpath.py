@@ -1,0 +1,202 @@
+"""The experiment that MixPath's tables and figures on S1 share: settings and steps.
+
+Section 4.1 of the paper, "Search on CIFAR10". ``paper`` is the paper's experiment;
+``small`` is the same on fewer images, with a smaller network of the same kind and
+shorter schedules; ``smoke`` only shows that everything runs.
+"""
+
+import dataclasses
+import os
+
+import keras
+import numpy as np
+
+import keras_spos as ks
+from keras_spos import callbacks, search, spaces
+from recipes import spos
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One preset.
+
+    Args:
+        dataset: "cifar10" or "digits".
+        space: Arguments of `spaces.mixpath_s1`.
+        validation_per_class: Training images of each class held out.
+        batch_size: Images per step.
+        epochs: Length of each supernet's training.
+        train_per_class: Training images of each class to use; None is all.
+        learning_rate: Falls to 0 along half a cosine.
+        l2: Weight decay, in the gradient.
+        calibration_images: Training images for batch norm statistics.
+        sampled_paths: How many random paths the histograms show.
+        population: Candidates per generation of NSGA-II.
+        generations: Generations of NSGA-II.
+        retrain_epochs: Length of training of a found network.
+    """
+
+    dataset: str
+    space: dict
+    validation_per_class: int
+    batch_size: int
+    epochs: int
+    train_per_class: int | None = None
+    learning_rate: float = 0.06
+    l2: float = 1e-4
+    calibration_images: int = 5_000
+    sampled_paths: int = 1_000
+    population: int = 50
+    generations: int = 20
+    retrain_epochs: int = 600
+
+
+PRESETS = {
+    "small": Settings(
+        dataset="cifar10",
+        space={
+            "stem_channels": 16,
+            "stem_stride": 2,
+            "channels": (16, 16, 32, 32, 32),
+            "strides": (2, 1, 2, 1, 1),
+            "head_channels": 128,
+        },
+        train_per_class=1_000,
+        validation_per_class=50,
+        batch_size=64,
+        epochs=5,
+        calibration_images=500,
+        sampled_paths=100,
+        population=20,
+        generations=10,
+        retrain_epochs=5,
+    ),
+    "smoke": Settings(
+        dataset="digits",
+        space={
+            "input_shape": (16, 16, 3),
+            "stem_channels": 8,
+            "stem_stride": 2,
+            "channels": (8, 16),
+            "strides": (1, 2),
+            "head_channels": 16,
+            "expansions": (1, 2),
+        },
+        validation_per_class=20,
+        batch_size=64,
+        epochs=1,
+        calibration_images=50,
+        sampled_paths=4,
+        population=4,
+        generations=2,
+        retrain_epochs=1,
+    ),
+    "paper": Settings(
+        dataset="cifar10",
+        space={},
+        validation_per_class=500,
+        batch_size=256,
+        epochs=600,
+    ),
+}
+
+
+class Experiment(spos.Experiment):
+    """Data and supernets of one preset; scoring is as in the SPOS recipes.
+
+    Args:
+        settings: The preset.
+        output: The recipe's `Output`.
+        args: The recipe's arguments.
+    """
+
+    def __init__(self, settings, output, args):
+        self.settings = settings
+        self.output = output
+        self.seed = args.seed
+        self.splits = spos.load(settings, args.data_dir)
+
+    def new_supernet(self, max_paths, shadow=True):
+        """An untrained supernet; equal arguments give equal weights."""
+        keras.utils.set_random_seed(self.seed)
+        s = self.settings
+        return spaces.mixpath_s1(
+            **s.space, max_paths=max_paths, shadow=shadow, l2=s.l2, seed=self.seed
+        )
+
+    def supernet(self, max_paths, shadow=True, file=None):
+        """A trained supernet: from a file, from an earlier run, or trained now."""
+        net = self.new_supernet(max_paths, shadow)
+        name = supernet_name(max_paths, shadow)
+        own = self.output.path(f"{name}.keras")
+        if file or os.path.exists(own):
+            net.load_weights(file or own)
+        else:
+            self.train(net, name, self.settings.epochs)
+            net.save(own)
+            self.output.say(f"{name}: trained")
+        return net
+
+    def train(self, model, name, epochs, extra=()):
+        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        batches = self.training_data()
+        schedule = keras.optimizers.schedules.CosineDecay(
+            self.settings.learning_rate, epochs * len(batches)
+        )
+        model.compile(
+            keras.optimizers.SGD(schedule, momentum=0.9),
+            ks.SmoothedCrossentropy(0.0),
+            metrics=["accuracy"],
+        )
+        resume = callbacks.Resume(
+            self.output.path("checkpoints", name), data=batches, also=extra
+        )
+        model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
+        return resume.history
+
+    def sampled(self, net, n=None, seed=1):
+        """Random paths, drawn as in training: first their number, then the paths."""
+        sampler = ks.MultiPathSampler.of(net.searchable_layers)
+        rng = np.random.default_rng(seed)
+        n = n or self.settings.sampled_paths
+        return np.array([sampler.draw(net.space, rng) for _ in range(n)])
+
+    def pareto(self, net, score, flops):
+        """NSGA-II, and random search with as many evaluations."""
+        s = self.settings
+        reference = (0.0, flops.reachable_range()[1])
+        found = search.nsga2(
+            net.space,
+            score,
+            minimize=[flops],
+            population=s.population,
+            generations=s.generations,
+            reference=reference,
+            seed=self.seed,
+            checkpoint=self.output.path("nsga2.json"),
+        )
+        sampled = search.random_search(
+            net.space,
+            score,
+            costs=[flops],
+            evaluations=s.population * s.generations,
+            batch=s.population,
+            seed=self.seed,
+            checkpoint=self.output.path("random_search.json"),
+        )
+        return found, sampled
+
+
+def supernet_name(max_paths, shadow=True):
+    """Name of a supernet's files."""
+    return f"m{max_paths}_{'sbn' if shadow else 'bn'}"
+
+
+def hypervolumes(result, table, reference):
+    """Hypervolume of what a search had found after each of its generations."""
+    history = result.history
+    objectives = np.column_stack([-history.scores, table(history.paths)])
+    return [
+        search.result.hypervolume(objectives[: row["evaluations"]], reference)
+        for row in history.by_generation()
+    ]
