@@ -71,7 +71,7 @@ def plot_shadow_parameters(parts, expected=None, path=None):
         top.plot(np.asarray(two)[order], color=_COLORS[1], label="two paths")
         top.set_title(name, loc="left", fontweight="bold")
         top.set_xlabel("channel, sorted")
-        ratio = np.asarray(one) / np.asarray(two)
+        ratio = one / two
         center = (expected or {}).get(name, float(np.median(ratio)))
         reach = max(1.0, abs(center))
         edges = np.linspace(center - reach, center + reach, 31)

@@ -30,6 +30,7 @@ class Settings:
         learning_rate: Falls to 0 along half a cosine.
         l2: Weight decay, in the gradient.
         calibration_images: Training images for batch norm statistics.
+        most_paths: The values of m to compare.
         sampled_paths: How many random paths the histograms show.
         population: Candidates per generation of NSGA-II.
         generations: Generations of NSGA-II.
@@ -45,6 +46,7 @@ class Settings:
     learning_rate: float = 0.06
     l2: float = 1e-4
     calibration_images: int = 5_000
+    most_paths: tuple[int, ...] = (1, 2, 3, 4)
     sampled_paths: int = 1_000
     population: int = 50
     generations: int = 20
@@ -81,11 +83,13 @@ PRESETS = {
             "strides": (1, 2),
             "head_channels": 16,
             "expansions": (1, 2),
+            "kernel_sizes": (3, 5),
         },
         validation_per_class=20,
         batch_size=64,
         epochs=1,
         calibration_images=50,
+        most_paths=(1, 2),
         sampled_paths=4,
         population=4,
         generations=2,

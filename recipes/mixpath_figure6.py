@@ -23,7 +23,7 @@ def main():
     output = Output("mixpath_figure6", args)
     experiment = mixpath.Experiment(settings, output, args)
     results = {}
-    for m in (1, 2, 3, 4):
+    for m in settings.most_paths:
         for shadow in (True, False) if m > 1 else (True,):
             name = mixpath.supernet_name(m, shadow)
             results[name] = output.done(name) or output.finish(
@@ -36,7 +36,7 @@ def main():
                 "shadow batch norms": results[f"m{m}_sbn"]["learned"],
                 **({"one batch norm": results[f"m{m}_bn"]["learned"]} if m > 1 else {}),
             }
-            for m in (1, 2, 3, 4)
+            for m in settings.most_paths
         },
         path=output.path("figure6.png"),
         xlabel=f"accuracy of {settings.sampled_paths} random paths",
