@@ -13,6 +13,7 @@ from keras_spos import (
     CostRangeSampler,
     CostTable,
     Decision,
+    FairSampler,
     PathDropoutSampler,
     SearchSpace,
     UniformSampler,
@@ -40,6 +41,36 @@ def test_uniform_draws_every_option_equally():
         # Five standard deviations of a binomial count.
         assert np.all(np.abs(counts - 6000 / size) < 5 * np.sqrt(6000 / size))
     assert len({tuple(p) for p in paths}) == SPACE.size
+
+
+def test_fair_draws_take_every_option_once_a_round():
+    paths = np.array([FairSampler().draw_step(SPACE, 3, s) for s in range(1200)])
+    for column, size in zip(SPACE.validate(paths).T, SPACE.sizes.tolist(), strict=True):
+        rounds = column.reshape(-1, size)
+        assert np.all(np.sort(rounds, axis=1) == np.arange(size))
+        # All orders occur, so decisions are not in step with one another.
+        assert len(np.unique(rounds, axis=0)) == np.prod(np.arange(1, size + 1))
+    assert len(np.unique(paths, axis=0)) == SPACE.size
+    again = [FairSampler().draw_step(SPACE, 3, s) for s in (7, 500)]
+    assert again == paths[[7, 500]].tolist()
+    other = [FairSampler().draw_step(SPACE, 4, s) for s in range(24)]
+    assert other != paths[:24].tolist()
+
+
+def test_fair_training_steps_each_option_equally():
+    net = dense_net(sampler=FairSampler())
+    net.compile(keras.optimizers.SGD(0.1), cross_entropy())
+    taken = [tuple(net.draw(step)) for step in range(4)]
+    assert sorted(a for a, _ in taken[:2]) == sorted(b for _, b in taken[:2]) == [0, 1]
+    options = [net.searchable_layers[0].options[i] for i, _ in taken]
+    for step, option in enumerate(options):
+        before = [values(o.weights) for o in net.searchable_layers[0].options]
+        net.train_on_batch(*data(6, (3,), seed=step))
+        for other, old in zip(net.searchable_layers[0].options, before, strict=True):
+            moved = any(
+                np.any(a != b) for a, b in zip(old, values(other.weights), strict=True)
+            )
+            assert moved == (other is option)
 
 
 def test_cost_ranges_are_equally_likely_and_kept():
@@ -157,8 +188,9 @@ def test_path_dropout_updates_exactly_the_active_options():
         lambda net: UniformSampler(),
         lambda net: CostRangeSampler(params_table(net), [(0, 200), (50, 500)], 7),
         lambda net: PathDropoutSampler(0.3),
+        lambda net: FairSampler(),
     ],
-    ids=["uniform", "cost_range", "path_dropout"],
+    ids=["uniform", "cost_range", "path_dropout", "fair"],
 )
 def test_saved_with_the_model(make, tmp_path):
     net = dense_net()

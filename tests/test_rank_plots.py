@@ -1,0 +1,35 @@
+"""Figures of rankings show the ranks and values they were given."""
+
+import numpy as np
+
+from keras_spos import rank_plots
+from keras_spos.ranking import kendall_tau
+
+
+def test_ranks(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=30)
+    scores = {f"net {i}": truth + rng.normal(size=30) * i for i in range(5)}
+    figure = rank_plots.plot_ranks(scores, truth, truth * 1e6, tmp_path / "ranks.png")
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert len(panels) == 5
+    for axes, values in zip(panels, scores.values(), strict=True):
+        assert f"tau {kendall_tau(values, truth):.3f}" in axes.get_title()
+        x, y = axes.collections[0].get_offsets().T
+        assert x[np.argmax(values)] == 1 and y[np.argmax(truth)] == 1
+        assert sorted(x) == sorted(y) == list(range(1, 31))
+    assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_search_curves(tmp_path):
+    evaluations = [10, 20, 30]
+    values = np.array([[3.0, 1.0, 0.0], [5.0, 2.0, 0.5], [4.0, 3.0, 0.0]])
+    figure = rank_plots.plot_search_curves(
+        {"evolution": (evaluations, values), "random": (evaluations, values + 1)},
+        tmp_path / "curves.png",
+    )
+    (axes,) = figure.axes
+    assert axes.lines[0].get_ydata().tolist() == [4, 2, 0]
+    assert axes.lines[1].get_ydata().tolist() == [5, 3, 1]
+    assert axes.get_yscale() == "symlog"
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
