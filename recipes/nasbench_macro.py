@@ -7,8 +7,9 @@ nasbench_macro.npz (see `keras_spos.tabular`).
 """
 
 from keras_spos import spaces, tabular
+from recipes import ranking
 from recipes.common import Output
-from recipes.ranking import SCORINGS, TRAININGS, Settings, Study, arguments
+from recipes.ranking import SCORINGS, TRAININGS, Settings, arguments
 
 TRUTH, FLOPS, PARAMS = "mean_acc", "flops", "params"
 PRESETS = {
@@ -68,7 +69,7 @@ def main():
     settings = PRESETS[args.preset]
     table = tabular.nasbench_macro(args.tables or args.data_dir)
     output = Output("nasbench_macro", args)
-    study = Study(settings, output, args, spaces.nasbench_macro, table)
+    study = ranking.Study(settings, output, args, spaces.nasbench_macro, table)
     runs = []
     for training in TRAININGS:
         plain = training == "plain SPOS"

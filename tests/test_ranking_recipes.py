@@ -1,0 +1,72 @@
+"""The ranking recipes read no truth before their scores are final, and resume."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from tables import nasbench_macro as write_table
+
+from keras_spos import ranking
+from keras_spos.tabular.archive import Archive
+from recipes import nasbench_macro
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """The smoke preset, with one supernet of the smallest images."""
+    smoke = nasbench_macro.PRESETS["smoke"]
+    return dataclasses.replace(
+        smoke, architectures=6, tracked=3, option_seeds=0, validation_per_class=5
+    )
+
+
+def test_truth_is_read_when_all_scores_are_final(settings, tmp_path, monkeypatch):
+    write_table(tmp_path)
+    out = tmp_path / "out"
+    reads, scored = [], []
+    accuracy = Archive.accuracy
+
+    def watched(table, name, rows=None):
+        parts = sorted(out.glob("parts/*.json"))
+        reads.append([json.loads(part.read_text())["scores"] for part in parts])
+        return accuracy(table, name, rows)
+
+    evaluate = nasbench_macro.ranking.Study.evaluator
+
+    def noted(*arguments):
+        scored.append(len(reads))
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(Archive, "accuracy", watched)
+    monkeypatch.setattr(nasbench_macro.ranking.Study, "evaluator", noted)
+    monkeypatch.setitem(nasbench_macro.PRESETS, "smoke", settings)
+    command = ["nasbench_macro", "--preset", "smoke", "--tables", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--output-dir", str(out)])
+    nasbench_macro.main()
+    report = json.loads((out / "report.json").read_text())["result"]
+    (run,) = report["runs"]
+    # The first read found every score that the report has; none was made after it.
+    assert reads and reads[0] == [run["scores"]]
+    assert scored and not any(scored)
+
+    # What is reported is the tau of those scores against the file's rows.
+    with np.load(tmp_path / "nasbench_macro.npz") as table:
+        truth = table["mean_acc"][run["rows"]]
+        flops = table["flops"][run["rows"]]
+    for row in report["rows"]:
+        (each,) = row["each"]
+        scores = run["scores"][row["scoring"]]
+        assert each["kendall_tau"]["value"] == ranking.kendall_tau(scores, truth)
+        assert each["flops_tau"]["value"] == ranking.kendall_tau(flops, truth)
+    assert len(report["rows"]) == 4 and len(run["tracked"]["taus"]) == 1
+    for picture in ("ranks.png", "tau_by_epoch.png"):
+        assert (out / picture).stat().st_size > 1000
+
+    # Resumed, nothing is trained or scored again.
+    scored.clear()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume"])
+    nasbench_macro.main()
+    assert not scored
+    assert json.loads((out / "report.json").read_text())["result"] == report
