@@ -3,6 +3,8 @@
 from keras_spos import callbacks
 from keras_spos.costs import CostTable, InfeasibleLimitError, Limit
 from keras_spos.counting import (
+    bitops_table,
+    count_bitops,
     count_flops,
     count_params,
     flops_table,
@@ -13,6 +15,7 @@ from keras_spos.evaluation import Evaluator, recalibrate
 from keras_spos.export import OnnxReport, to_onnx
 from keras_spos.layers import (
     ChoiceBlock,
+    ElasticBlock,
     MultiPathBlock,
     PathGroup,
     ShadowBatchNormalization,
@@ -29,6 +32,7 @@ from keras_spos.samplers import (
     FairSampler,
     PathDropoutSampler,
     UniformSampler,
+    WideningSampler,
 )
 from keras_spos.space import Decision, SearchSpace
 from keras_spos.supernet import Supernet
@@ -39,6 +43,7 @@ __all__ = [
     "CostRangeSampler",
     "CostTable",
     "Decision",
+    "ElasticBlock",
     "Evaluator",
     "FairSampler",
     "InfeasibleLimitError",
@@ -54,7 +59,10 @@ __all__ = [
     "SmoothedCrossentropy",
     "Supernet",
     "UniformSampler",
+    "WideningSampler",
+    "bitops_table",
     "callbacks",
+    "count_bitops",
     "count_flops",
     "count_params",
     "flops_table",

@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.costs import Block, CostTable
+from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
 
 
@@ -29,6 +30,33 @@ def params_table(net):
     supernet: what is deployed is the retrained network, which has both.
     """
     return _table(net, _params, "params", "parameters")
+
+
+def bitops_table(net):
+    """BitOps of every path of a quantized supernet, in G, as a `CostTable`.
+
+    A convolution's BitOps are its multiply-adds times the bit widths of its weight and
+    of its input. As in SPOS's Table 6, only quantized convolutions count, and a G is
+    2^30.
+
+    Args:
+        net: A `Supernet` with fixed image size and `QuantizedConv2D` layers.
+
+    Raises:
+        ValueError: A path has no quantized convolution.
+    """
+    table = _table(net, _bitops, "bitops", "G")
+    if table.reachable_range()[0] <= 0:
+        raise ValueError(
+            "BitOps count quantized convolutions (ElasticQuantizedConv2D). "
+            f"Received: {net.name!r}, with paths that have none."
+        )
+    return table
+
+
+def count_bitops(model):
+    """BitOps of a quantized model as `bitops_table` counts them, in G."""
+    return _count(model, _bitops)
 
 
 def count_flops(model):
@@ -115,6 +143,13 @@ def _flops(layer, inputs, output, seen):
             "function of (layer, input shape, output shape))."
         )
     return 0
+
+
+def _bitops(layer, inputs, output, seen):
+    if not isinstance(layer, QuantizedConv2D):
+        return 0
+    flops = _flops(layer, inputs, output, seen)
+    return flops * layer.weight_bits * layer.activation_bits / 2**30
 
 
 def _params(layer, inputs, output, seen):

@@ -17,6 +17,7 @@ from keras_spos import (
     PathDropoutSampler,
     SearchSpace,
     UniformSampler,
+    WideningSampler,
     params_table,
 )
 from keras_spos.costs import Block
@@ -201,3 +202,32 @@ def test_saved_with_the_model(make, tmp_path):
     assert loaded.sampler.get_config() == net.sampler.get_config()
     for step in range(20):
         assert list(net.draw(step)) == list(loaded.draw(step))
+
+
+def test_widths_are_admitted_from_the_largest():
+    space = SearchSpace(
+        [Decision("a", "xyz"), Decision("a_width", "1234"), Decision("b_width", "12")]
+    )
+    sampler = WideningSampler(steps=9)
+    for step, smallest in ((0, 2), (2, 2), (3, 1), (5, 1), (6, 0), (8, 0), (10**6, 0)):
+        paths = np.array([sampler.draw_step(space, i, step) for i in range(200)])
+        assert paths.min(axis=0).tolist() == [0, smallest, 0]
+        assert paths.max(axis=0).tolist() == [2, 3, 1]
+    again = WideningSampler.from_config(sampler.get_config())
+    assert again.get_config() == sampler.get_config()
+    paths = [sampler.draw(space, np.random.default_rng(i)) for i in range(50)]
+    assert np.min(paths, axis=0).tolist() == [0, 0, 0]
+
+
+def test_a_supernet_tells_the_sampler_the_step():
+    net = dense_net(sampler=WideningSampler(steps=4, first=1, suffix="block_0"))
+    assert {tuple(net.draw(step)) for step in range(2)} <= {(1, 0), (1, 1)}
+    assert {net.draw(step)[0] for step in range(4, 40)} == {0, 1}
+
+
+def test_widening_needs_widths():
+    space = SearchSpace([Decision("a", "xyz")])
+    with pytest.raises(ValueError, match="ends in '_width'. Received: .'a'."):
+        WideningSampler(steps=4).draw(space, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="at least 1. Received: steps=0"):
+        WideningSampler(steps=0)

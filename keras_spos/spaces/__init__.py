@@ -4,6 +4,12 @@ from keras_spos.spaces.mixpath_s1 import mixpath_s1
 from keras_spos.spaces.nasbench101_mixpath import nasbench101_mixpath
 from keras_spos.spaces.nasbench201 import nasbench201
 from keras_spos.spaces.nasbench_macro import nasbench_macro
+from keras_spos.spaces.resnet_quantized import (
+    quantized_network,
+    quantized_resnet,
+    resnet18_quantized,
+    resnet34_quantized,
+)
 from keras_spos.spaces.shufflenet_v2 import shufflenet_v2, spos_network
 
 __all__ = [
@@ -11,6 +17,10 @@ __all__ = [
     "nasbench101_mixpath",
     "nasbench201",
     "nasbench_macro",
+    "quantized_network",
+    "quantized_resnet",
+    "resnet18_quantized",
+    "resnet34_quantized",
     "shufflenet_v2",
     "spos_network",
 ]

@@ -1,28 +1,31 @@
-"""SPOS's building-block space: ShuffleNet v2 with four kinds of block.
+"""SPOS's spaces on ShuffleNet v2: four kinds of block, eight widths, or both.
 
-Tables 2 and 3 of the SPOS paper, section 4 "Search Space: Building Blocks". Details
-that the paper leaves open are those of the authors' released code.
+Tables 2 to 4 of the SPOS paper, section 4 "Search Space: Building Blocks" and "Search
+Space: Channels". Details that the paper leaves open are those of the authors' released
+code.
 
 Example:
     >>> net = shufflenet_v2(input_shape=(224, 224, 3), num_classes=1000)
     >>> net.space.size == 4**20
+    True
+    >>> net = shufflenet_v2(blocks="spos_block_search", widths=True)
+    >>> net.space.size == 8**20
     True
 """
 
 import keras
 from keras import layers
 
-from keras_spos.layers import ChoiceBlock
+from keras_spos.layers import ChoiceBlock, ElasticBlock, SliceableConv2D
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
 # The architecture that the authors found (their released code; Table 3, 319M FLOPs).
 SPOS_BLOCK_SEARCH = (0, 0, 3, 1, 1, 1, 0, 0, 2, 0, 2, 1, 1, 0, 2, 0, 2, 1, 3, 2)
-# Mid-channel scales of their block + channel search (Table 4, 328M FLOPs).
-SPOS_CHANNEL_SCALES = tuple(
-    (2 + 2 * i) / 10
-    for i in (6, 5, 3, 5, 2, 6, 3, 4, 2, 5, 7, 5, 4, 6, 7, 4, 4, 5, 4, 3)
-)
+# Table 4's mid-channel scales, and those of the authors' block + channel search (328M).
+WIDTHS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
+SPOS_CHANNEL_SEARCH = (6, 5, 3, 5, 2, 6, 3, 4, 2, 5, 7, 5, 4, 6, 7, 4, 4, 5, 4, 3)
+SPOS_CHANNEL_SCALES = tuple(WIDTHS[i] for i in SPOS_CHANNEL_SEARCH)
 # Table 3 compares at about 325M FLOPs "by adjusting channels", to widths that were
 # never published. These mid-channel scales are this project's, and give 323.4, 319.3,
 # 326.9 and 326.5M.
@@ -45,6 +48,8 @@ def shufflenet_v2(
     stem_stride=None,
     mid_scale=1.0,
     options=OPTIONS,
+    blocks=None,
+    widths=None,
     dropout=0.1,
     l2=0.0,
     sampler=None,
@@ -52,6 +57,10 @@ def shufflenet_v2(
     name="shufflenet_v2",
 ):
     """Builds the supernet of SPOS's Table 2; by default the full 20 x 4 space.
+
+    With `widths`, a block's mid-channels are searched as well, which share one weight
+    (Table 4): (option, width) are two integers of the path for each block, or the width
+    alone where `blocks` fixes the options.
 
     Args:
         input_shape: Image shape (height, width, channels).
@@ -65,6 +74,11 @@ def shufflenet_v2(
         mid_scale: Mid-channels of a block over half its output channels: one number, or
             one for each block.
         options: Which of "choice_3", "choice_5", "choice_7", "choice_x" to offer.
+        blocks: The option of each block, as indices into `options` or by a name such as
+            "all_choice_3" or "spos_block_search", to search widths alone. None searches
+            the options.
+        widths: Scales of the mid-channels to offer in each block, in increasing order;
+            True is the paper's 0.2 to 1.6. None searches no widths.
         dropout: Dropout rate before the classifier.
         l2: Coefficient of the papers' weight decay, added to the gradient of kernels
             (SPOS: 4e-5). Unlike an optimizer's `weight_decay`, it is scaled by momentum
@@ -90,8 +104,8 @@ def shufflenet_v2(
             f"stage_channels as stage_blocks ({len(stage_blocks)}). "
             f"Received: {len(scales)} and {len(stage_channels)}."
         )
-    widths = (stem_channels, *stage_channels)
-    if any(c % 2 or c <= p for p, c in zip(widths, stage_channels, strict=False)):
+    before = (stem_channels, *stage_channels)
+    if any(c % 2 or c <= p for p, c in zip(before, stage_channels, strict=False)):
         raise ValueError(
             "Each stage has an even number of channels, more than the one before "
             f"(the stem's {stem_channels} first): its first block adds channels to "
@@ -99,6 +113,17 @@ def shufflenet_v2(
         )
     if stem_stride is None:
         stem_stride = 1 if min(input_shape[:2]) < 64 else 2
+    named = _named_options(options, num_blocks)
+    fixed = _fixed_options(blocks, named, options, num_blocks)
+    widths = tuple(WIDTHS if widths is True else widths or ())
+    if fixed and not widths:
+        raise ValueError(
+            "With blocks fixed there is nothing to search but widths: pass widths=True "
+            f"or scales. Received: blocks={blocks!r}, widths=None"
+        )
+    if any(b <= a for a, b in zip(widths, widths[1:], strict=False)):
+        raise ValueError(f"Widths increase. Received: widths={widths}")
+    labels = tuple(f"{width:g}x" for width in widths)
     build = _Layers(l2)
 
     inputs = keras.Input(input_shape, name="image")
@@ -108,20 +133,20 @@ def shufflenet_v2(
     for channels, repeat in zip(stage_channels, stage_blocks, strict=True):
         for position in range(repeat):
             stride = 2 if position == 0 else 1
-            mid = int(channels // 2 * scales[index])
-            if mid < 1:
-                raise ValueError(
-                    f"Block {index} would have no mid-channels: {channels // 2} times "
-                    f"{scales[index]}."
-                )
-            x = ChoiceBlock(
-                [
-                    build.block(x.shape[1:], option, channels, mid, stride)
-                    for option in options
-                ],
-                labels=options,
-                name=f"block_{index}",
-            )(x)
+            mids = [
+                _mid_channels(index, channels, scales[index] * width)
+                for width in widths or (1.0,)
+            ]
+            offered = [options[fixed[index]]] if fixed else options
+            candidates = [
+                build.block(x.shape[1:], option, channels, mids, stride)
+                for option in offered
+            ]
+            arguments = {"labels": offered, "name": f"block_{index}"}
+            if widths:
+                x = ElasticBlock(candidates, widths=labels, **arguments)(x)
+            else:
+                x = ChoiceBlock(candidates, **arguments)(x)
             index += 1
     x = build.convolution(x, head_channels, 1)
     x = layers.ReLU()(build.norm(x))
@@ -135,12 +160,70 @@ def shufflenet_v2(
         name="classifier",
     )(x)
 
+    return Supernet(
+        inputs,
+        outputs,
+        name=name,
+        sampler=sampler,
+        seed=seed,
+        named_paths=_named_paths(named, fixed, widths, labels) if widths else named,
+    )
+
+
+def _named_options(options, num_blocks):
+    """Published and baseline choices of options, by name."""
     named = {f"all_{o}": (i,) * num_blocks for i, o in enumerate(options)}
     if num_blocks == len(SPOS_BLOCK_SEARCH) and tuple(options) == OPTIONS:
         named["spos_block_search"] = SPOS_BLOCK_SEARCH
-    return Supernet(
-        inputs, outputs, name=name, sampler=sampler, seed=seed, named_paths=named
-    )
+    return named
+
+
+def _fixed_options(blocks, named, options, num_blocks):
+    """The index of each block's only option, or None if options are searched."""
+    if isinstance(blocks, str) and blocks not in named:
+        raise ValueError(f"Known blocks are {sorted(named)}. Received: {blocks!r}")
+    fixed = named[blocks] if isinstance(blocks, str) else blocks
+    if fixed is not None and (
+        len(fixed) != num_blocks or not set(fixed) <= set(range(len(options)))
+    ):
+        raise ValueError(
+            f"Expected one index into options {tuple(options)} per block "
+            f"({num_blocks}). Received: blocks={tuple(fixed)}"
+        )
+    return fixed
+
+
+def _named_paths(named, fixed, widths, labels):
+    """Paths of (option, width) pairs, or of widths where the options are fixed."""
+    blocks = len(next(iter(named.values())))
+    known = {f"all_{label}": (number,) * blocks for number, label in enumerate(labels)}
+    published = named.get("spos_block_search") if widths == WIDTHS else None
+    if fixed:
+        if fixed == published:
+            known["spos_block_channel_search"] = SPOS_CHANNEL_SEARCH
+        return known
+    paths = {}
+    if published:
+        paths["spos_block_channel_search"] = _interleaved(
+            published, SPOS_CHANNEL_SEARCH
+        )
+    if 1.0 in widths:
+        one = (widths.index(1.0),) * blocks
+        paths |= {name: _interleaved(path, one) for name, path in named.items()}
+    return paths
+
+
+def _interleaved(path, widths):
+    return tuple(i for pair in zip(path, widths, strict=True) for i in pair)
+
+
+def _mid_channels(block, channels, scale):
+    mid = int(channels // 2 * scale)
+    if mid < 1:
+        raise ValueError(
+            f"Block {block} would have no mid-channels: {channels // 2} times {scale}."
+        )
+    return mid
 
 
 def spos_network(
@@ -197,6 +280,21 @@ class _Layers:
             padding="same" if stride == 1 else "valid",
         )(_pad(x, kernel_size, stride))
 
+    def pointwise(self, x, inputs, outputs):
+        """A 1x1 convolution; one number of channels for each width, if searched."""
+        if len(inputs) == 1:
+            return self.convolution(x, outputs[0], 1)
+        return SliceableConv2D(
+            outputs,
+            1,
+            use_bias=False,
+            kernel_initializer=[
+                keras.initializers.RandomNormal(0.0, 1.0 / channels)
+                for channels in inputs
+            ],
+            kernel_regularizer=self.regularizer(),
+        )(x)
+
     def depthwise(self, x, kernel_size, stride=1):
         # A depthwise weight's shape[1] is 1.
         return layers.DepthwiseConv2D(
@@ -208,8 +306,11 @@ class _Layers:
             padding="same" if stride == 1 else "valid",
         )(_pad(x, kernel_size, stride))
 
-    def block(self, shape, option, channels, mid, stride):
-        """One option of a choice block (the paper's Figure 3 (a), Table 2)."""
+    def block(self, shape, option, channels, mids, stride):
+        """One option of a choice block (the paper's Figure 3 (a), Table 2).
+
+        With several `mids` it is at its largest width.
+        """
         inputs = keras.Input(shape)
         kernel_size = {"choice_3": 3, "choice_5": 5, "choice_7": 7, "choice_x": 3}[
             option
@@ -222,15 +323,17 @@ class _Layers:
             shortcut = self.norm(self.depthwise(x, kernel_size, stride))
             shortcut = self.convolution(shortcut, shape[-1], 1)
             shortcut = layers.ReLU()(self.norm(shortcut))
-        out = channels - shortcut.shape[-1]
+        main = [x.shape[-1]] * len(mids)
+        out = [channels - shortcut.shape[-1]] * len(mids)
         if option == "choice_x":
-            for width, step in ((mid, stride), (mid, 1), (out, 1)):
+            steps = ((main, mids, stride), (mids, mids, 1), (mids, out, 1))
+            for before, after, step in steps:
                 x = self.norm(self.depthwise(x, 3, step))
-                x = layers.ReLU()(self.norm(self.convolution(x, width, 1)))
+                x = layers.ReLU()(self.norm(self.pointwise(x, before, after)))
         else:
-            x = layers.ReLU()(self.norm(self.convolution(x, mid, 1)))
+            x = layers.ReLU()(self.norm(self.pointwise(x, main, mids)))
             x = self.norm(self.depthwise(x, kernel_size, stride))
-            x = layers.ReLU()(self.norm(self.convolution(x, out, 1)))
+            x = layers.ReLU()(self.norm(self.pointwise(x, mids, out)))
         x = layers.Concatenate()([shortcut, x])
         return keras.Model(inputs, x, name=option)
 

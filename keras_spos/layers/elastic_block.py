@@ -1,0 +1,162 @@
+"""ElasticBlock: a choice of operation, of width and of bit widths that share weights.
+
+As in Figure 3 (b) and (c) of the SPOS paper.
+
+Example:
+    >>> inputs = keras.Input((32, 32, 16))
+    >>> x = SliceableConv2D((4, 8), 1, use_bias=False)(inputs)
+    >>> x = SliceableConv2D((16, 16), 1)(SliceableBatchNormalization()(x))
+    >>> block = ElasticBlock([keras.Model(inputs, x)], widths=("0.5x", "1.0x"))
+"""
+
+import types
+
+import keras
+
+from keras_spos.layers.elastic import ElasticLayer
+from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.space import Decision
+from keras_spos.weight_slice import WeightSlice, placeholders
+
+
+@keras.saving.register_keras_serializable("keras_spos")
+class ElasticBlock(SearchableLayer):
+    """Runs one of its options, at one width and one pair of bit widths.
+
+    Every option is a Functional model at its largest width, which owns the weights. In
+    it, elastic layers (`SliceableConv2D`, `ElasticQuantizedConv2D`, ...) say what they
+    are at a setting; the other layers just take what width they are given. The width
+    and the bit widths are one decision each, which all layers of the block share.
+
+    Args:
+        options: Functional models of one input and one output. The output has the same
+            shape at every setting.
+        labels: A label for each option. Defaults to the models' names.
+        widths: A label for each width, or None if the width is not searched.
+        bits: A label for each pair of bit widths, or None if they are not searched.
+        name: The block's name; that of the decision of an option too. Those of width
+            and bits are ``<name>_width`` and ``<name>_bits``.
+        **kwargs: Other arguments of a layer.
+    """
+
+    def __init__(
+        self, options, labels=None, widths=None, bits=None, name=None, **kwargs
+    ):
+        super().__init__(name=name, **kwargs)
+        self.options = list(options)
+        for option in self.options:
+            if not hasattr(option, "_nodes_by_depth"):
+                raise ValueError(
+                    "An option of an ElasticBlock is a Functional model. "
+                    f"Received: {option!r}"
+                )
+        self.labels = tuple(labels or (o.name for o in self.options))
+        self.widths = tuple(widths or ())
+        self.bits = tuple(bits or ())
+        if not self.options or len(self.labels) != len(self.options):
+            raise ValueError(
+                "Expected at least one option, and one label for each. Received: "
+                f"{len(self.options)} options, labels={self.labels}"
+            )
+        if not self.decisions:
+            raise ValueError(
+                "An ElasticBlock with one option needs widths or bits to choose from. "
+                "Received: neither."
+            )
+        # A namespace, so that Keras does not track the plain layers as the block's own.
+        self._made = types.SimpleNamespace(picked={}, views={})
+
+    @property
+    def decisions(self):
+        """Which option, width and bit widths; those of which there are several."""
+        found = []
+        if len(self.options) > 1:
+            found.append(Decision(self.name, self.labels))
+        if self.widths:
+            found.append(Decision(f"{self.name}_width", self.widths))
+        if self.bits:
+            found.append(Decision(f"{self.name}_bits", self.bits))
+        return tuple(found)
+
+    def picked(self, choices):
+        """A Functional model of plain layers; its variables are placeholders."""
+        if choices not in self._made.picked:
+            self._make(choices)
+        return self._made.picked[choices]
+
+    def views(self, choices):
+        """Which parts of this block's weights the placeholders stand for."""
+        self.picked(choices)
+        return self._made.views[choices]
+
+    def _make(self, choices):
+        rest = list(choices)
+        option = self.options[rest.pop(0) if len(self.options) > 1 else 0]
+        width = rest.pop(0) if self.widths else None
+        bits = rest.pop(0) if self.bits else None
+        made = {}
+
+        def plain(layer):
+            # A layer that is used twice stays one layer.
+            if id(layer) not in made:
+                if isinstance(layer, ElasticLayer):
+                    new = layer.at(width=width, bits=bits)
+                    made[id(layer)] = new, layer.weights_at(bits=bits)
+                else:
+                    new = type(layer).from_config(layer.get_config())
+                    made[id(layer)] = new, getattr(layer, "weights", [])
+            return made[id(layer)][0]
+
+        with placeholders():
+            model = keras.models.clone_model(option, clone_function=plain)
+        if model.output_shape != option.output_shape:
+            raise ValueError(
+                f"The output of {self.name!r} has the same shape at every setting. "
+                f"Received: {option.output_shape} at the largest width, "
+                f"{model.output_shape} at choices {choices}."
+            )
+        self._made.picked[choices] = model
+        self._made.views[choices] = {
+            id(variable): WeightSlice(source, variable.shape)
+            for new, sources in made.values()
+            for variable, source in zip(
+                getattr(new, "weights", []), sources, strict=True
+            )
+        }
+
+    def build(self, input_shape):
+        """Creates what holds the current choice; the options are built."""
+        self.add_choice_weights()
+
+    def compute_output_spec(self, inputs, training=None):
+        """The options' common output; an error if they differ."""
+        specs = [option.compute_output_spec(inputs) for option in self.options]
+        if len({(tuple(s.shape), s.dtype) for s in specs}) > 1:
+            raise ValueError(
+                f"All options of {self.name!r} must give outputs of one shape and "
+                f"type. Received: {[(s.shape, s.dtype) for s in specs]}"
+            )
+        return specs[0]
+
+    def compute_output_shape(self, input_shape):
+        """The options' common output shape."""
+        return self.options[0].compute_output_shape(input_shape)
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {
+            **super().get_config(),
+            "options": [keras.saving.serialize_keras_object(o) for o in self.options],
+            "labels": list(self.labels),
+            "widths": list(self.widths),
+            "bits": list(self.bits),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        config = dict(config)
+        config["options"] = [
+            keras.saving.deserialize_keras_object(o) for o in config["options"]
+        ]
+        return cls(**config)

@@ -1,0 +1,150 @@
+"""ElasticBlock obeys the laws, and says what is wrong with its arguments."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from laws import SearchableLayerLaws
+from models import SHAPE, data, randomize, values
+
+from keras_spos import ElasticBlock
+from keras_spos.layers import (
+    PACT,
+    ElasticQuantizedConv2D,
+    QuantizedConv2D,
+    SliceableConv2D,
+)
+
+
+def inverted(name, kernel_size, channels=4, widths=(2, 6), **arguments):
+    """Half the channels pass; the others go through an elastic bottleneck."""
+    inputs = keras.Input((*SHAPE[:2], channels), name=f"{name}_in")
+    x = inputs[..., 1::2]
+    x = SliceableConv2D(widths, 1, use_bias=False, name=f"{name}_expand")(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    x = layers.ReLU(name=f"{name}_relu")(x)
+    x = layers.DepthwiseConv2D(kernel_size, padding="same", name=f"{name}_dw")(x)
+    outputs = [channels // 2] * len(widths)
+    x = SliceableConv2D(outputs, 1, name=f"{name}_project", **arguments)(x)
+    x = layers.BatchNormalization(name=f"{name}_out", center=False)(x)
+    x = layers.Concatenate(name=f"{name}_join")([inputs[..., 0::2], x])
+    return keras.Model(inputs, x, name=name)
+
+
+def quantized(name, channels=4, bits=((1, 2), (4, 4)), **arguments):
+    """A residual block of two quantized convolutions."""
+    inputs = keras.Input((*SHAPE[:2], channels), name=f"{name}_in")
+    options = {"bits": bits, "padding": "same", "alpha": 1.0, **arguments}
+    x = ElasticQuantizedConv2D((3, 5), 3, name=f"{name}_conv1", **options)(inputs)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm1")(x)
+    x = ElasticQuantizedConv2D((4, 4), 3, name=f"{name}_conv2", **options)(x)
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm2")(x)
+    return keras.Model(inputs, layers.Add(name=f"{name}_add")([inputs, x]), name=name)
+
+
+class TestOptionsAndWidths(SearchableLayerLaws):
+    def make(self):
+        decay = keras.regularizers.L2(0.01)
+        models = [inverted("k3", 3, kernel_regularizer=decay), inverted("k5", 5)]
+        return ElasticBlock(models, widths=("s", "l"), name="block")
+
+
+class TestBitsAndWidths(SearchableLayerLaws):
+    stock = False
+
+    def make(self):
+        decay = keras.regularizers.L2(0.01)
+        model = quantized("basic", alpha_regularizer=decay)
+        bits = ("1W2A", "4W4A")
+        return ElasticBlock([model], widths=("s", "l"), bits=bits, name="block")
+
+
+def test_decisions_are_what_there_is_a_choice_of():
+    models = [inverted("a", 3), inverted("b", 5)]
+    block = ElasticBlock(models, widths=("s", "l"), name="x")
+    assert [d.name for d in block.decisions] == ["x", "x_width"]
+    assert [d.options for d in block.decisions] == [("a", "b"), ("s", "l")]
+    block = ElasticBlock([quantized("q")], bits="ab", name="x")
+    assert [d.name for d in block.decisions] == ["x_bits"]
+
+
+def test_weights_are_kept_once():
+    model = inverted("a", 3, widths=(2, 3, 6))
+    block = ElasticBlock([model], widths=("s", "m", "l"), name="x")
+    owned = [id(v) for v in block.weights]
+    for width in range(3):
+        views = block.views((width,))
+        assert set(views) == {id(v) for v in block.picked((width,)).variables}
+        assert views is block.views((width,))
+        assert {id(s.variable) for s in views.values()} <= set(owned)
+        # Placeholders hold nothing.
+        assert all(v._value is None for v in block.picked((width,)).variables)
+    assert [id(v) for v in block.weights] == owned
+    kernel = next(s for s in block.views((1,)).values() if "expand" in s.path)
+    assert kernel.shape == (1, 1, 2, 3)
+
+
+def test_a_bit_width_has_an_alpha_of_its_own():
+    layer = ElasticQuantizedConv2D((4,), 3, bits=[(1, 2), (4, 4), (2, 2), (32, 32)])
+    layer.build((None, 6, 6, 3))
+    assert sorted(layer.alphas) == ["2", "4"]
+    names = [[v.name for v in layer.weights_at(bits=i)] for i in range(4)]
+    assert names[0] == names[2] == ["kernel", "bias", "alpha_2"]
+    assert names[1] == ["kernel", "bias", "alpha_4"]
+    assert names[3] == ["kernel", "bias"]
+
+
+def test_an_extracted_quantized_net_is_saved_with_its_alphas(tmp_path):
+    inputs = keras.Input(SHAPE)
+    x = QuantizedConv2D(4, 3, weight_bits=2, activation_bits=3)(inputs)
+    model = randomize(keras.Model(inputs, PACT(2)(x)))
+    model.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    assert [v.name for v in loaded.weights] == ["kernel", "bias", "alpha", "alpha"]
+    for a, b in zip(values(model.weights), values(loaded.weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_elastic_convolution_equals_its_plain_layer():
+    layer = ElasticQuantizedConv2D((2, 5), 3, bits=[(1, 2), (4, 8), (32, 32)], alpha=1)
+    x = data(2)[0]
+    layer.build(x.shape)
+    for width, bits in np.ndindex(2, 3):
+        plain = layer.at(width=width, bits=bits)
+        plain.build(x.shape)
+        for own, whole in zip(plain.weights, layer.weights_at(bits=bits), strict=True):
+            own.assign(values([whole])[0][tuple(slice(n) for n in own.shape)])
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(layer(x, width=width, bits=bits)),
+            ops.convert_to_numpy(plain(x)),
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: ElasticBlock([layers.ReLU()], widths="ab"), "is a Functional model"),
+        (lambda: ElasticBlock([], widths="ab"), "at least one option.*0 options"),
+        (lambda: ElasticBlock([inverted("a", 3)]), "needs widths or bits"),
+        (
+            lambda: ElasticQuantizedConv2D((4,), 3, bits=[(0, 2)]),
+            "1 to 8, or 32 for float. Received: 0",
+        ),
+        (
+            lambda: ElasticQuantizedConv2D((4,), 3, bits=[]),
+            "at least one. Received: ",
+        ),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_output_keeps_its_shape():
+    inputs = keras.Input((*SHAPE[:2], 4))
+    model = keras.Model(inputs, SliceableConv2D((2, 4), 1)(inputs))
+    block = ElasticBlock([model], widths="ab", name="x")
+    with pytest.raises(ValueError, match="same shape at every setting.*4.*2"):
+        block.picked((0,))
