@@ -54,7 +54,14 @@ class OnnxReport:
 
 
 def to_onnx(
-    model, path, batch_size=None, opset=17, verify=True, tolerance=1e-4, seed=0
+    model,
+    path,
+    batch_size=None,
+    opset=17,
+    verify=True,
+    tolerance=1e-4,
+    seed=0,
+    channels_first=(),
 ):
     """Writes a stock Keras model, such as ``net.extract(path)``, as an ONNX file.
 
@@ -78,6 +85,9 @@ def to_onnx(
         tolerance: The largest difference of an output that is accepted, as a fraction
             of the largest output, or of 1 if that is less: float32 has seven digits.
         seed: Seed of the random images.
+        channels_first: Names of inputs and outputs whose images the file takes and
+            gives as ``[n, channels, height, width]``, for pieces of a network: that is
+            how ONNX runtimes hand them on.
 
     Returns:
         An `OnnxReport`.
@@ -95,10 +105,12 @@ def to_onnx(
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.tmp"
     try:
-        writer = _write(model, temporary, batch_size, opset)
+        writer = _write(model, temporary, batch_size, opset, channels_first)
         difference, largest = None, None
         if verify:
-            difference, largest = compare(model, temporary, batch_size, seed)
+            difference, largest = compare(
+                model, temporary, batch_size, seed, channels_first
+            )
             # Not "difference > limit", which not-a-number would pass.
             if not difference <= tolerance * max(1.0, largest):
                 raise ValueError(
@@ -150,13 +162,15 @@ def _check(model, batch_size, opset):
         )
 
 
-def _write(model, path, batch_size, opset):
+def _write(model, path, batch_size, opset, channels_first):
     """Writes the file and returns which writer could."""
     from keras_spos.onnx_writer import write
 
     try:
-        proto = write(model, batch_size, opset)
+        proto = write(model, batch_size, opset, channels_first)
     except UnsupportedLayerError as error:
+        if channels_first:
+            raise ValueError(f"{error} tf2onnx keeps Keras' layout.") from error
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 f"{error} Only tf2onnx may export that: save the model, load it under "

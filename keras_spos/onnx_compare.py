@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 
-def compare(model, path, batch_size, seed):
+def compare(model, path, batch_size, seed, channels_first=()):
     """The largest difference between a file's and its model's outputs, and output."""
     import onnxruntime
 
@@ -20,9 +20,14 @@ def compare(model, path, batch_size, seed):
         with _full_precision():
             expected = keras.tree.flatten(model(inputs, training=False))
         names = [tensor.name for tensor in session.get_inputs()]
-        outputs = session.run(None, dict(zip(names, arrays, strict=True)))
-        for ours, theirs in zip(outputs, expected, strict=True):
-            theirs = ops.convert_to_numpy(theirs)
+        arrays = [
+            _as_in_file(x, name, channels_first)
+            for x, name in zip(arrays, names, strict=True)
+        ]
+        results = session.run(None, dict(zip(names, arrays, strict=True)))
+        outputs = [tensor.name for tensor in session.get_outputs()]
+        for name, ours, theirs in zip(outputs, results, expected, strict=True):
+            theirs = _as_in_file(ops.convert_to_numpy(theirs), name, channels_first)
             if ours.shape != theirs.shape:
                 raise ValueError(
                     f"ONNX Runtime gives shape {ours.shape}, the model {theirs.shape}."
@@ -31,6 +36,12 @@ def compare(model, path, batch_size, seed):
             magnitudes.append(np.abs(theirs).max())
     # np.max, as max() may lose a not-a-number.
     return float(np.max(differences)), float(np.max(magnitudes))
+
+
+def _as_in_file(array, name, channels_first):
+    if name in channels_first and array.ndim == 4:
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+    return array
 
 
 @contextlib.contextmanager

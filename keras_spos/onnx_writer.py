@@ -101,7 +101,7 @@ class Graph:
         return self._transposed[key]
 
 
-def write(model, batch_size=None, opset=17):
+def write(model, batch_size=None, opset=17, channels_first=()):
     """Writes a Functional or Sequential model of float32 layers.
 
     Batch norms and zero padding before a convolution become part of the convolution.
@@ -110,9 +110,12 @@ def write(model, batch_size=None, opset=17):
         model: The model. Only the batch size may be open in its input shapes.
         batch_size: An integer, or None for one that is open.
         opset: ONNX operator set version.
+        channels_first: Names of inputs and outputs of four axes to have in ONNX's
+            layout.
 
     Returns:
-        An `onnx.ModelProto` whose inputs and outputs have Keras' names and layout.
+        An `onnx.ModelProto` whose other inputs and outputs have Keras' layout, and all
+        of them Keras' names.
 
     Raises:
         UnsupportedLayerError: A layer, or an option of one, that it cannot write.
@@ -131,11 +134,20 @@ def write(model, batch_size=None, opset=17):
                 f"Input {tensor.name!r} has an open size besides the batch: {shape}."
             )
         name = graph.unique(tensor.name)
-        inputs.append(Value(name, shape, tuple(range(len(shape)))))
+        inputs.append(Value(name, shape, _layout(name, shape, channels_first)))
     outputs = _write_graph(graph, functional, inputs)
-    names = _name_outputs(graph, outputs, functional.output_names, inputs)
-    fold(graph, [name for name, _ in names])
-    return _assemble(graph, functional, inputs, names, batch_size)
+    named = _name_outputs(
+        graph, outputs, functional.output_names, inputs, channels_first
+    )
+    fold(graph, [value.name for value in named])
+    return _assemble(graph, functional, inputs, named, batch_size)
+
+
+def _layout(name, shape, channels_first):
+    """The order of axes that an input or output has in the file."""
+    if name in channels_first and len(shape) == 4:
+        return (0, 3, 1, 2)
+    return tuple(range(len(shape)))
 
 
 def _write_graph(graph, model, inputs):
@@ -185,13 +197,14 @@ def _write_layer(graph, layer, args, kwargs, node):
     return Value(name, shape, tuple(order))
 
 
-def _name_outputs(graph, outputs, names, inputs):
-    """Gives the outputs Keras' layout and names; returns pairs of name and shape."""
+def _name_outputs(graph, outputs, names, inputs, channels_first):
+    """Gives the outputs their layout and Keras' names."""
     graph.scope = "outputs"
     given = {value.name: value.name for value in inputs}
     result = []
     for value, name in zip(outputs, names, strict=True):
-        found = graph.arrange(value, range(len(value.shape)))
+        order = _layout(name, value.shape, channels_first)
+        found = graph.arrange(value, order)
         name = graph.unique(name)
         if found in given:  # An input, or an output twice, cannot be renamed.
             node = helper.make_node("Identity", [given[found]], [name], name=name)
@@ -201,16 +214,15 @@ def _name_outputs(graph, outputs, names, inputs):
                 for ends in (node.input, node.output):
                     ends[:] = [name if end == found else end for end in ends]
             given[found] = name
-        result.append((name, value.shape))
+        result.append(Value(name, value.shape, order))
     return result
 
 
 def _assemble(graph, model, inputs, outputs, batch_size):
-    def info(name, shape, dtype):
+    def info(value, dtype):
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return helper.make_tensor_value_info(
-            name, kind, [batch_size or "batch", *shape[1:]]
-        )
+        shape = [(batch_size or "batch", *value.shape[1:])[i] for i in value.order]
+        return helper.make_tensor_value_info(value.name, kind, shape)
 
     used = {name for node in graph.nodes for name in node.input}
     proto = helper.make_model(
@@ -218,10 +230,10 @@ def _assemble(graph, model, inputs, outputs, batch_size):
             graph.nodes,
             model.name,
             [
-                info(value.name, value.shape, tensor.dtype)
+                info(value, tensor.dtype)
                 for value, tensor in zip(inputs, model.inputs, strict=True)
             ],
-            [info(name, shape, "float32") for name, shape in outputs],
+            [info(value, "float32") for value in outputs],
             [
                 numpy_helper.from_array(_standard(array), name)
                 for name, array in graph.constants.items()

@@ -1,0 +1,217 @@
+"""The command line: python -m hardware blocks | measure | predict | check | compare."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+
+from . import engines
+from .check import check, describe, save
+from .compare import compare
+from .manifest import read_json, read_manifest
+from .measure import Settings, measure
+from .table import make_table, read_table
+
+
+def main(words=None):
+    """Runs a command; returns the exit status."""
+    args = _parser().parse_args(words)
+    try:
+        return args.run(args)
+    except (ValueError, OSError, ImportError, engines.EngineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _blocks(args):
+    try:
+        from .blocks import export_space
+    except ImportError as error:
+        raise ImportError(
+            f"Exporting blocks needs Keras and keras_spos ({error}): pip install -e . "
+            "in a checkout. The other commands need numpy and an engine alone."
+        ) from error
+    manifest = export_space(
+        args.space,
+        json.loads(args.arguments),
+        args.out,
+        batch=args.batch,
+        precision=args.precision,
+        networks=args.networks,
+        seed=args.seed,
+    )
+    print(
+        f"{len(manifest.files)} unique blocks and {len(manifest.networks)} networks, "
+        f"batch {args.batch}, {args.precision}, in {args.out}"
+    )
+    return 0
+
+
+def _measure(args):
+    manifest = read_manifest(args.folder)
+    settings = _settings(args)
+    files = {key: manifest.path(f) for key, f in manifest.files.items()}
+    with _engine(args, manifest) as engine:
+        results = measure(
+            files, engine, f"{args.out}.log", settings, f"blocks {manifest.digest}"
+        )
+        clocks = engine.clocks()
+        table = make_table(
+            manifest,
+            results,
+            engine.describe(),
+            dataclasses.asdict(settings),
+            clocks,
+        )
+    table.save(args.out)
+    failures = table.failures()
+    print(f"{len(files) - len(failures)} of {len(files)} blocks measured: {args.out}")
+    for key, error in failures.items():
+        print(f"failed: {key}: {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _check(args):
+    manifest = read_manifest(args.folder)
+    if len(manifest.networks) < args.networks:
+        _export_more(manifest, args)
+    with _engine(args, manifest) as engine:
+        report = check(
+            manifest,
+            args.table,
+            engine,
+            f"{args.table}.check.log",
+            _settings(args),
+            correct=not args.keep,
+        )
+    out = args.out or f"{os.path.splitext(args.table)[0]}-check.json"
+    save(report, out)
+    print(describe(report))
+    return 0
+
+
+def _export_more(manifest, args):
+    try:
+        from .blocks import build, export_networks
+    except ImportError:
+        print(
+            f"Expected {args.networks} whole networks, {args.folder} has "
+            f"{len(manifest.networks)}, and more can be exported only where Keras is.",
+            file=sys.stderr,
+        )
+        return
+    source = manifest.data["source"]
+    if source:
+        net = build(source["space"], source["arguments"])
+        export_networks(net, manifest, args.networks)
+
+
+def _predict(args):
+    table = read_table(args.table, batch=args.batch, precision=args.precision)
+    paths = read_json(args.paths) if args.paths else []
+    paths += [[int(v) for v in p.split(",")] for p in args.path]
+    if not paths:
+        raise ValueError("Give --path 0,1,2,... or --paths FILE (a JSON list of lists).")
+    for path, latency in zip(paths, table(paths), strict=True):
+        spread = table.spread_ms(path)
+        print(f"{latency:.4f} ms +- {spread:.4f}  {','.join(map(str, path))}")
+    return 0
+
+
+def _compare(args):
+    report = compare(read_table(args.first), read_table(args.second))
+    print(json.dumps(report, indent=1))
+    return 0
+
+
+def _engine(args, manifest):
+    precision = args.precision or manifest.precision
+    mixed = args.engine != "onnxruntime"
+    if precision != manifest.precision and not mixed:
+        raise ValueError(
+            f"onnxruntime computes in the files' own type, {manifest.precision}: export "
+            f"blocks with --precision {precision}. Received: precision={precision!r}"
+        )
+    cache = os.path.join(args.folder, "cache")
+    return engines.open_engine(
+        args.engine, args.device, precision, args.threads, args.clock, cache
+    )
+
+
+def _settings(args):
+    return Settings(rounds=args.rounds, seconds=args.seconds, seed=args.seed)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m hardware", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(required=True)
+
+    one = commands.add_parser("blocks", help="export a space's unique blocks (Keras)")
+    one.add_argument("--space", required=True, help="such as shufflenet_v2 or proxyless")
+    one.add_argument(
+        "--arguments", default="{}", help="the space's arguments, as a JSON dict"
+    )
+    one.add_argument("--batch", type=int, default=1)
+    one.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    one.add_argument(
+        "--networks", type=int, default=0, help="whole networks to export for check"
+    )
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--out", required=True, help="the folder to write")
+    one.set_defaults(run=_blocks)
+
+    one = commands.add_parser("measure", help="measure blocks and write a table")
+    one.add_argument("folder", help="what blocks wrote")
+    _add_engine(one)
+    one.add_argument("--out", required=True, help="the table to write")
+    one.set_defaults(run=_measure)
+
+    one = commands.add_parser("check", help="compare a table with whole networks")
+    one.add_argument("folder", help="what blocks wrote")
+    one.add_argument("--table", required=True)
+    one.add_argument("--networks", type=int, default=50)
+    _add_engine(one)
+    one.add_argument(
+        "--keep", action="store_true", help="leave the table without the correction"
+    )
+    one.add_argument("--out", help="report to write (default: TABLE-check.json)")
+    one.set_defaults(run=_check)
+
+    one = commands.add_parser("predict", help="latencies of paths")
+    one.add_argument("table")
+    one.add_argument("--path", action="append", default=[], help="0,1,2,...")
+    one.add_argument("--paths", help="a JSON file with a list of paths")
+    one.add_argument("--batch", type=int, help="refuse a table of another")
+    one.add_argument("--precision", help="refuse a table of another")
+    one.set_defaults(run=_predict)
+
+    one = commands.add_parser("compare", help="compare two tables")
+    one.add_argument("first")
+    one.add_argument("second")
+    one.set_defaults(run=_compare)
+    return parser
+
+
+def _add_engine(parser):
+    parser.add_argument("--engine", choices=engines.ENGINES, default="onnxruntime")
+    parser.add_argument("--device", choices=engines.DEVICES, default="cpu")
+    parser.add_argument(
+        "--precision", choices=engines.PRECISIONS, help="default: the files' own"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: the thread's own time, for one thread on a shared machine",
+    )
+    parser.add_argument("--rounds", type=int, default=Settings.rounds)
+    parser.add_argument("--seconds", type=float, default=Settings.seconds)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

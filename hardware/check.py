@@ -1,0 +1,133 @@
+"""How far a table is from the truth: whole random networks, measured and predicted.
+
+    mean absolute percentage error, bias, Pearson, Kendall tau, and a picture
+
+The networks are measured on the engine and device of the table. A correction is fitted
+on half of them and tested on the other half; the table is rewritten with it.
+"""
+
+import os
+
+import numpy as np
+
+from .fit import fit_correction
+from .manifest import write_json
+from .measure import digest, measure
+from .statistics import agreement
+from .table import NO_CORRECTION, read_table, with_correction
+
+
+def check(manifest, table_path, engine, log, settings=None, correct=True, verbose=True):
+    """Measures a folder's whole networks and compares a table with them.
+
+    Args:
+        manifest: The `Manifest`, with networks.
+        table_path: The table.
+        engine: The `Engine` that the table was measured on.
+        log: See `measure`.
+        settings: See `measure`.
+        correct: Whether to write the correction into the table.
+        verbose: Whether to show progress.
+
+    Returns:
+        A report: "raw" and "corrected" errors, the "correction", and every network's
+        path, measured and predicted latency.
+    """
+    table = read_table(
+        table_path, batch=manifest.batch, manifest=manifest.digest, **engine.describe()
+    )
+    if not manifest.networks:
+        raise ValueError(
+            f"{manifest.folder} has no whole networks: export them with python -m "
+            "hardware blocks --networks 60, or run check where Keras is."
+        )
+    files = {name: manifest.path(n) for name, n in manifest.networks.items()}
+    results = measure(
+        files, engine, log, settings, f"networks {digest(files)}", verbose
+    )
+    names = [n for n in files if "error" not in results[n]]
+    failures = {n: r["error"] for n, r in results.items() if "error" in r}
+    paths = np.array([manifest.networks[n]["path"] for n in names])
+    measured = np.array([results[n]["median_ms"] for n in names])
+    space = table.data["space"]
+    raw = with_correction(table.metadata, space, NO_CORRECTION)
+    sums = raw(paths)
+    correction = fit_correction(sums, raw.count(paths), measured)
+    corrected = with_correction(table.metadata, space, correction)
+    report = {
+        "networks": len(names),
+        "failures": failures,
+        "raw": agreement(sums, measured),
+        "correction": correction,
+        "measured": [
+            {
+                "path": path.tolist(),
+                "measured_ms": float(m),
+                "spread_ms": results[n]["spread_ms"],
+                "sum_ms": float(s),
+                "predicted_ms": float(c),
+            }
+            for n, path, m, s, c in zip(
+                names, paths, measured, sums, corrected(paths), strict=True
+            )
+        ],
+    }
+    if correct:
+        kept = {k: report[k] for k in ("networks", "raw")}
+        corrected.metadata["check"] = kept
+        corrected.save(table_path)
+    return report
+
+
+def describe(report):
+    """The report in a few lines."""
+    lines = [f"{report['networks']} whole networks"]
+    held_out = report["correction"]["held_out"]
+    for name, errors in (("sum of blocks", report["raw"]), ("corrected", held_out)):
+        lines.append(
+            f"{name}: MAPE {errors['mape_percent']:.2f} %, bias "
+            f"{errors['bias_percent']:+.2f} %, Pearson {errors['pearson']:.4f}, "
+            f"Kendall tau {errors['kendall_tau']:.4f}"
+            + (" (held out)" if name == "corrected" else "")
+        )
+    c = report["correction"]
+    lines.append(
+        f"correction ({c['kind']}): {c['offset_ms']:+.4f} ms + {c['factor']:.4f} x sum "
+        f"{c['per_block_ms']:+.5f} ms a block, fitted on {c['fitted_on']}"
+    )
+    return "\n".join(lines)
+
+
+def save(report, path):
+    """Writes the report as JSON and, where matplotlib is, a scatter picture."""
+    write_json(path, report)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    rows = report["measured"]
+    x = [r["measured_ms"] for r in rows]
+    held_out = report["correction"]["held_out"]
+    for name, label, color in (
+        ("sum_ms", "sum of blocks", "#c3c7ce"),
+        ("predicted_ms", "corrected", "#2563a8"),
+    ):
+        y = [r[name] for r in rows]
+        axes.scatter(x, y, s=22, color=color, label=label, linewidths=0)
+    limits = [min(x), max(x)]
+    axes.plot(limits, limits, color="#5b6068", linewidth=1, zorder=0, label="equal")
+    axes.set_xlabel("measured whole, ms")
+    axes.set_ylabel("predicted, ms")
+    axes.set_title(
+        f"held out: MAPE {held_out['mape_percent']:.1f} %, "
+        f"tau {held_out['kendall_tau']:.2f}",
+        loc="left",
+        fontweight="bold",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#e9ebee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False)
+    figure.savefig(os.path.splitext(path)[0] + ".png", dpi=150)

@@ -1,0 +1,53 @@
+"""What every engine offers: it opens files, and times them."""
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot be had, or cannot run a file."""
+
+
+class Engine:
+    """A context manager that opens ONNX files.
+
+    Subclasses define `open` and `describe`.
+    """
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Gives back what the engine holds."""
+
+    def open(self, path):
+        """Opens a file and returns a `Runner`.
+
+        Raises:
+            EngineError: The engine cannot run the file.
+        """
+        raise NotImplementedError
+
+    def describe(self):
+        """What was measured on: device, driver, engine, engine_version, precision, ...
+
+        Two measurements with equal descriptions may be mixed, others not.
+        """
+        raise NotImplementedError
+
+
+class Runner:
+    """A context manager that times one file."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Gives back what the runner holds."""
+
+    def time(self, runs):
+        """Runs the file some times and returns how long each took, in ms."""
+        raise NotImplementedError

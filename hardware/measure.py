@@ -1,0 +1,202 @@
+"""Measures files on an engine: warmed up, interleaved, resumable.
+
+In each round every file is opened anew, in another order, warmed up until it is stable,
+and run for a while; the round's figure is the median of those runs. A file's latency is
+the median of its rounds, its spread 1.4826 times their median absolute deviation: how
+far another round would be off. So whatever slows the machine for a moment hits one
+round of a few files, and a run that was stopped goes on with the rounds it lacks.
+
+Example:
+    >>> with open_engine("onnxruntime") as engine:                 # doctest: +SKIP
+    ...     results = measure({"a": "a.onnx"}, engine, "log.jsonl")
+    >>> results["a"]["median_ms"]                                  # doctest: +SKIP
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+
+import numpy as np
+
+from .engines import EngineError
+from .progress import progress
+from .statistics import spread
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How thoroughly to measure.
+
+    Args:
+        rounds: How often each file is opened and measured.
+        seconds: How long each is run in a round.
+        min_runs: How often it is run in a round at least.
+        warmup_seconds: After which a file that is not stable is taken as it is.
+        tolerance: Medians of two runs of warm-up that differ by less are stable.
+        seed: Seed of the order.
+    """
+
+    rounds: int = 11
+    seconds: float = 0.1
+    min_runs: int = 5
+    warmup_seconds: float = 2.0
+    tolerance: float = 0.02
+    seed: int = 0
+
+
+def measure(files, engine, log, settings=None, what="", verbose=True):
+    """Measures files, and notes what fails.
+
+    Args:
+        files: A dict from key to path.
+        engine: An `Engine`.
+        log: A file that each figure is appended to as soon as it is there, and that a
+            run which was stopped goes on from.
+        settings: `Settings`.
+        what: Identifies the files; a log of others is refused.
+        verbose: Whether to show progress.
+
+    Returns:
+        A dict from key to a dict: "median_ms", "spread_ms", "fastest_ms", "rounds" and
+        "samples", or "error" where the engine failed on the file in every round.
+
+    Raises:
+        ValueError: The log is of another device, engine or set of files.
+    """
+    settings = settings or Settings()
+    identity = {**engine.describe(), "what": what, "seed": settings.seed}
+    with _Log(log, identity) as done:
+        todo = [
+            (number, key)
+            for number in range(settings.rounds)
+            for key in _order(files, settings.seed, number)
+            if (key, number) not in done.figures
+        ]
+        with progress(len(todo), what or "measure", verbose) as show:
+            for number, key in todo:
+                if key not in done.errors:
+                    done.add(key, number, _one_round(engine, files[key], settings))
+                show.update()
+    return {key: _summary(key, done) for key in files}
+
+
+def _order(files, seed, number):
+    keys = sorted(files)
+    return [keys[i] for i in np.random.default_rng((seed, number)).permutation(len(keys))]
+
+
+def _one_round(engine, path, settings):
+    try:
+        with engine.open(path) as runner:
+            per_run = _warm_up(runner, settings)
+            runs = int(settings.seconds * 1000 / max(per_run, 1e-6))
+            times = runner.time(int(np.clip(runs, settings.min_runs, 10_000)))
+    except EngineError as error:
+        return {"error": str(error)[:500]}
+    low, median = np.percentile(times, (10, 50))
+    return {"median_ms": median, "low_ms": low, "samples": len(times)}
+
+
+def _warm_up(runner, settings):
+    """Runs until two medians in a row agree; returns the last."""
+    end = time.monotonic() + settings.warmup_seconds
+    last = float(np.median(runner.time(settings.min_runs)))
+    while time.monotonic() < end:
+        # As long as a fifth of what is measured, so that clocks have time to rise.
+        runs = int(settings.seconds * 200 / max(last, 1e-6))
+        now = float(np.median(runner.time(int(np.clip(runs, settings.min_runs, 1000)))))
+        if abs(now - last) <= settings.tolerance * last:
+            return now
+        last = now
+    return last
+
+
+def _summary(key, log):
+    rounds = [f for (k, _), f in log.figures.items() if k == key]
+    if not rounds:
+        return {"error": log.errors.get(key, "not measured")}
+    medians = [r["median_ms"] for r in rounds]
+    return {
+        "median_ms": float(np.median(medians)),
+        "spread_ms": spread(medians),
+        "fastest_ms": float(min(r["low_ms"] for r in rounds)),
+        "rounds": len(rounds),
+        "samples": sum(r["samples"] for r in rounds),
+    }
+
+
+class _Log:
+    """A file of JSON lines: first what is measured on what, then a line a figure."""
+
+    def __init__(self, path, identity):
+        self.path = path
+        self.identity = identity
+        self.figures = {}
+        # Failures count for this run only: the next one tries again.
+        self.errors = {}
+
+    def __enter__(self):
+        lines = []
+        if os.path.exists(self.path):
+            with open(self.path) as file:
+                lines = [_parse(line) for line in file]
+        lines = [line for line in lines if line is not None]
+        if lines:
+            self._check(lines[0])
+            for line in lines[1:]:
+                if "error" not in line:
+                    self.figures[line["key"], line["round"]] = line
+        # Written anew: the last line of a run that was killed may be half a line.
+        self.file = open(f"{self.path}.tmp", "w")
+        for line in [self.identity, *self.figures.values()]:
+            self._write(line)
+        os.replace(f"{self.path}.tmp", self.path)
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def add(self, key, number, figure):
+        """Notes one round of one file."""
+        figure = {"key": key, "round": number, **figure}
+        if "error" in figure:
+            self.errors[key] = figure["error"]
+        else:
+            self.figures[key, number] = figure
+        self._write(figure)
+
+    def _write(self, line):
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+    def _check(self, known):
+        names = sorted(set(known) | set(self.identity))
+        differing = {
+            name: (known.get(name), self.identity.get(name))
+            for name in names
+            if known.get(name) != self.identity.get(name)
+        }
+        if differing:
+            lines = [
+                f"{name}: expected {was!r}, received {now!r}"
+                for name, (was, now) in differing.items()
+            ]
+            raise ValueError(
+                f"{self.path} was measured on something else, and figures of different "
+                f"devices, engines or files are not mixed. {'; '.join(lines)}. Give "
+                "another --out, or delete it."
+            )
+
+
+def _parse(line):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def digest(paths):
+    """A short hash of names, to tell sets of files apart."""
+    return hashlib.sha1("\n".join(sorted(paths)).encode()).hexdigest()[:12]
