@@ -1,7 +1,7 @@
 """Latency tables: measures a space's blocks on real hardware, for latency limits.
 
     python -m hardware blocks --space proxyless --batch 32 --networks 60 --out blocks/
-    python -m hardware measure blocks/ --engine onnxruntime --device cpu --out table.json
+    python -m hardware measure blocks/ --engine onnxruntime --out table.json
     python -m hardware check blocks/ --table table.json
     python -m hardware predict table.json --path 0,6,6,6,2,...
     python -m hardware compare table.json other.json

@@ -69,7 +69,20 @@ def _measure(args):
     print(f"{len(files) - len(failures)} of {len(files)} blocks measured: {args.out}")
     for key, error in failures.items():
         print(f"failed: {key}: {error}", file=sys.stderr)
+    _warn_if_noisy(table, settings)
     return 1 if failures else 0
+
+
+def _warn_if_noisy(table, settings):
+    entries = [e for e in table.metadata["entries"].values() if "error" not in e]
+    noisy = sum(e["spread_ms"] > 0.1 * e["latency_ms"] for e in entries)
+    if noisy > 0.1 * len(entries) and settings.statistic == "median":
+        print(
+            f"{noisy} of {len(entries)} blocks have a spread of over 10 %: others use "
+            "this machine. Measure again with --statistic floor (and --clock cpu on a "
+            "CPU), or when it is quiet.",
+            file=sys.stderr,
+        )
 
 
 def _check(args):
@@ -112,7 +125,9 @@ def _predict(args):
     paths = read_json(args.paths) if args.paths else []
     paths += [[int(v) for v in p.split(",")] for p in args.path]
     if not paths:
-        raise ValueError("Give --path 0,1,2,... or --paths FILE (a JSON list of lists).")
+        raise ValueError(
+            "Give --path 0,1,2,... or --paths FILE (a JSON list of lists)."
+        )
     for path, latency in zip(paths, table(paths), strict=True):
         spread = table.spread_ms(path)
         print(f"{latency:.4f} ms +- {spread:.4f}  {','.join(map(str, path))}")
@@ -130,8 +145,9 @@ def _engine(args, manifest):
     mixed = args.engine != "onnxruntime"
     if precision != manifest.precision and not mixed:
         raise ValueError(
-            f"onnxruntime computes in the files' own type, {manifest.precision}: export "
-            f"blocks with --precision {precision}. Received: precision={precision!r}"
+            f"onnxruntime computes in the files' own type, {manifest.precision}: "
+            f"export blocks with --precision {precision}. Received: "
+            f"precision={precision!r}"
         )
     cache = os.path.join(args.folder, "cache")
     return engines.open_engine(
@@ -140,7 +156,12 @@ def _engine(args, manifest):
 
 
 def _settings(args):
-    return Settings(rounds=args.rounds, seconds=args.seconds, seed=args.seed)
+    return Settings(
+        rounds=args.rounds,
+        seconds=args.seconds,
+        seed=args.seed,
+        statistic=getattr(args, "statistic", "median"),
+    )
 
 
 def _parser():
@@ -150,7 +171,9 @@ def _parser():
     commands = parser.add_subparsers(required=True)
 
     one = commands.add_parser("blocks", help="export a space's unique blocks (Keras)")
-    one.add_argument("--space", required=True, help="such as shufflenet_v2 or proxyless")
+    one.add_argument(
+        "--space", required=True, help="such as shufflenet_v2 or proxyless"
+    )
     one.add_argument(
         "--arguments", default="{}", help="the space's arguments, as a JSON dict"
     )
@@ -166,6 +189,12 @@ def _parser():
     one = commands.add_parser("measure", help="measure blocks and write a table")
     one.add_argument("folder", help="what blocks wrote")
     _add_engine(one)
+    one.add_argument(
+        "--statistic",
+        choices=("median", "floor"),
+        default="median",
+        help="floor: for a machine that others use",
+    )
     one.add_argument("--out", required=True, help="the table to write")
     one.set_defaults(run=_measure)
 

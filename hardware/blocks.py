@@ -266,9 +266,9 @@ def _describe(operation):
             if node.is_input:
                 continue
             arguments = keras.tree.map_structure(
-                lambda value: f"t{numbers[id(value)]}"
-                if id(value) in numbers
-                else repr(value),
+                lambda value: (
+                    f"t{numbers[id(value)]}" if id(value) in numbers else repr(value)
+                ),
                 [node.arguments.args, node.arguments.kwargs],
             )
             lines.append([_describe(node.operation), repr(arguments)])

@@ -6,13 +6,14 @@ The networks are measured on the engine and device of the table. A correction is
 on half of them and tested on the other half; the table is rewritten with it.
 """
 
+import dataclasses
 import os
 
 import numpy as np
 
 from .fit import fit_correction
 from .manifest import write_json
-from .measure import digest, measure
+from .measure import Settings, digest, measure
 from .statistics import agreement
 from .table import NO_CORRECTION, read_table, with_correction
 
@@ -25,7 +26,7 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
         table_path: The table.
         engine: The `Engine` that the table was measured on.
         log: See `measure`.
-        settings: See `measure`.
+        settings: See `measure`; the statistic is the table's.
         correct: Whether to write the correction into the table.
         verbose: Whether to show progress.
 
@@ -41,6 +42,9 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
             f"{manifest.folder} has no whole networks: export them with python -m "
             "hardware blocks --networks 60, or run check where Keras is."
         )
+    settings = dataclasses.replace(
+        settings or Settings(), statistic=table.metadata["statistic"]
+    )
     files = {name: manifest.path(n) for name, n in manifest.networks.items()}
     results = measure(
         files, engine, log, settings, f"networks {digest(files)}", verbose
@@ -48,7 +52,7 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
     names = [n for n in files if "error" not in results[n]]
     failures = {n: r["error"] for n, r in results.items() if "error" in r}
     paths = np.array([manifest.networks[n]["path"] for n in names])
-    measured = np.array([results[n]["median_ms"] for n in names])
+    measured = np.array([results[n]["latency_ms"] for n in names])
     space = table.data["space"]
     raw = with_correction(table.metadata, space, NO_CORRECTION)
     sums = raw(paths)

@@ -5,7 +5,16 @@ import numpy as np
 from .statistics import kendall_tau
 
 _SAME = ("batch", "precision")
-_SHOWN = ("device", "engine", "engine_version", "driver", "threads", "clock", "date")
+_SHOWN = (
+    "device",
+    "engine",
+    "engine_version",
+    "driver",
+    "threads",
+    "clock",
+    "statistic",
+    "date",
+)
 
 
 def compare(first, second, paths=1000, seed=0):
@@ -35,7 +44,7 @@ def compare(first, second, paths=1000, seed=0):
     ]
     medians, spreads = (
         np.array([[e[k][name] for k in keys] for e in entries])
-        for name in ("median_ms", "spread_ms")
+        for name in ("latency_ms", "spread_ms")
     )
     ratios = medians[1] / medians[0]
     within = np.abs(medians[1] - medians[0]) <= spreads.sum(axis=0)

@@ -48,7 +48,9 @@ def fit_correction(sums, counts, measured, held_out=0.5, seed=0, folds=5):
         predicted = np.empty(len(fit))
         for fold in range(folds):
             out = np.arange(len(fit)) % folds == fold
-            weights = _solve(model, sums[fit[~out]], counts[fit[~out]], measured[fit[~out]])
+            weights = _solve(
+                model, sums[fit[~out]], counts[fit[~out]], measured[fit[~out]]
+            )
             predicted[out] = _apply(weights, sums[fit[out]], counts[fit[out]])
         errors[model] = agreement(predicted, measured[fit])["mape_percent"]
     best = min(models, key=errors.get)

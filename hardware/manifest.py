@@ -1,8 +1,8 @@
 """The folder of blocks that travels to the device: what is in it, and is it complete?
 
-    blocks/manifest.json         what each file is and which options it stands for
-    blocks/k5_e3-1f0c9a2b.onnx   one file for each unique block
-    blocks/networks/0.onnx       whole random networks, for `check`
+`manifest.json` says what each file is and which options it stands for; there is one
+file such as `k5_e3-1f0c9a2b.onnx` for each unique block, and `networks/0.onnx` and so
+on for `check`.
 """
 
 import hashlib

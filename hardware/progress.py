@@ -1,4 +1,4 @@
-"""Shows how far a long task is and when it will end: tqdm's bar, or lines without it."""
+"""Shows how far a long task is and when it ends: tqdm's bar, or lines without it."""
 
 import time
 

@@ -121,7 +121,7 @@ def make_table(manifest, results, description, settings, clocks=None):
         "batch": manifest.batch,
         "date": datetime.date.today().isoformat(),
         "clocks": clocks,
-        "statistic": "median of the rounds' medians; spread: 1.4826 MAD of the rounds",
+        "statistic": settings["statistic"],
         "excluded": list(EXCLUDED),
         "settings": settings,
         "manifest": manifest.digest,
@@ -143,10 +143,10 @@ def with_correction(metadata, space, correction):
             return 0.0
         if "error" in entries[key]:
             return None
-        scaled = correction["factor"] * entries[key]["median_ms"]
+        scaled = correction["factor"] * entries[key]["latency_ms"]
         return scaled + correction["per_block_ms"]
 
-    fixed = [entries[key].get("median_ms") for key in layout["base"]]
+    fixed = [entries[key].get("latency_ms") for key in layout["base"]]
     base = None
     if None not in fixed:
         base = correction["factor"] * sum(fixed) + correction["offset_ms"]
