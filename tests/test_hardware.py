@@ -394,4 +394,4 @@ def test_a_bare_machine_measures_and_predicts(blocks, tmp_path):
 
 def test_unknown_spaces_are_named(tmp_path, capsys):
     assert main(["blocks", "--space", "resnet", "--out", str(tmp_path)]) == 2
-    assert "'fbnet', 'proxyless', 'shufflenet_v2'" in capsys.readouterr().err
+    assert "'fbnet'" in (said := capsys.readouterr().err) and "'resnet'" in said
