@@ -5,6 +5,7 @@ experiment; ``small`` is the same on CIFAR-10 with a smaller network and shorter
 schedules; ``smoke`` only shows that everything runs.
 """
 
+import bisect
 import dataclasses
 import functools
 
@@ -13,6 +14,8 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import callbacks, data, search, spaces
+from keras_spos.spaces.shufflenet_v2 import BASELINE_SCALES
+from recipes.common import markdown_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,17 +129,28 @@ class Experiment:
         settings: The preset.
         output: The recipe's `Output`.
         args: The recipe's arguments.
+        build: The space: makes a supernet of `settings.space`.
+        splits: The data of another experiment, to load it once.
+        name: Begins the names of the search checkpoints, where a recipe has several
+            supernets.
     """
 
-    def __init__(self, settings, output, args):
+    def __init__(
+        self,
+        settings,
+        output,
+        args,
+        build=spaces.shufflenet_v2,
+        splits=None,
+        name="",
+    ):
         self.settings = settings
         self.output = output
         self.seed = args.seed
-        self.splits = load(settings, args.data_dir)
+        self.name = name
+        self.splits = splits or load(settings, args.data_dir)
         keras.utils.set_random_seed(args.seed)
-        self.net = spaces.shufflenet_v2(
-            **settings.space, l2=settings.l2, seed=args.seed
-        )
+        self.net = build(**settings.space, l2=settings.l2, seed=args.seed)
         self.flops = ks.flops_table(self.net)
         self.params = ks.params_table(self.net)
         paths = self.net.space.sample(20_000, seed=1)
@@ -208,18 +222,18 @@ class Experiment:
         """Images as the model takes them."""
         return data.standardise(images, self.splits.mean, self.splits.std)
 
-    def evolve(self, score):
-        """SPOS, Algorithm 1."""
+    def evolve(self, score, limit=None, name="evolution"):
+        """SPOS, Algorithm 1, under the preset's limit or another."""
         s = self.settings
         return search.evolve(
             self.net.space,
             score,
-            limits=[self.limit],
+            limits=[limit or self.limit],
             population=s.population,
             generations=s.generations,
             topk=s.topk,
             seed=self.seed,
-            checkpoint=self.output.path("evolution.json"),
+            checkpoint=self.output.path(f"{self.name}{name}.json"),
         )
 
     def random_search(self, score):
@@ -232,8 +246,76 @@ class Experiment:
             evaluations=s.population * s.generations,
             batch=s.population,
             seed=self.seed,
-            checkpoint=self.output.path("random_search.json"),
+            checkpoint=self.output.path(f"{self.name}random_search.json"),
         )
+
+    def fresh(self, path):
+        """A function that makes a path's network with new weights."""
+        return lambda: self.net.extract(path, fresh=True)
+
+    def widened(self, option):
+        """A function that makes the network of one option everywhere.
+
+        Its mid-channels are the widest that meet the limit.
+        """
+        s = self.settings
+
+        def network(scale):
+            return spaces.shufflenet_v2(
+                **s.space, l2=s.l2, options=(option,), mid_scale=scale
+            )
+
+        def meets_limit(hundredths):
+            net = network(hundredths / 100)
+            return ks.flops_table(net)(net.path)[0] <= self.limit.value
+
+        def build():
+            if s.flops_limit:
+                scale = BASELINE_SCALES[option]
+            else:
+                # Bisection: FLOPs grow with the scale.
+                scales = range(5, 400)
+                above = bisect.bisect(scales, False, key=lambda h: not meets_limit(h))
+                scale = scales[above - 1] / 100
+            return network(scale).extract(fresh=True)
+
+        return build
+
+    def retrain(self, name, build):
+        """Trains a network and tests it, once."""
+        known = self.output.done(name)
+        if known:
+            return known
+        keras.utils.set_random_seed(self.seed)
+        model = build()
+        self.train(model, name, self.settings.retrain_epochs)
+        return self.output.finish(
+            name,
+            {
+                "flops": ks.count_flops(model),
+                "params": ks.count_params(model),
+                "top1": self.test_accuracy(model),
+            },
+        )
+
+    def retrain_all(self, networks):
+        """Trains and tests networks of several kinds.
+
+        Args:
+            networks: A dict from a kind's name to functions that make its networks.
+
+        Returns:
+            A list of rows, each with the means over a kind.
+        """
+        rows = []
+        for name, builders in networks.items():
+            results = [
+                self.retrain(f"{name} {number}".replace(" ", "_"), build)
+                for number, build in enumerate(builders)
+            ]
+            rows.append(_summary(name, results))
+            self.output.say(f"{name}: {rows[-1]}")
+        return rows
 
     def test_accuracy(self, model):
         """Top-1 accuracy on the official test set."""
@@ -241,6 +323,40 @@ class Experiment:
             self.splits.test, 500, mean=self.splits.mean, std=self.splits.std
         )
         return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+
+
+def _summary(name, results):
+    n = len(results)
+    return {
+        "name": name,
+        "networks": n,
+        "flops": round(sum(r["flops"] for r in results) / n),
+        "params": round(sum(r["params"] for r in results) / n),
+        "top1": round(100 * sum(r["top1"] for r in results) / n, 2),
+        "each": [round(100 * r["top1"], 2) for r in results],
+    }
+
+
+def comparison(rows, paper, settings, preset):
+    """A Markdown table of measured rows beside the paper's, and a note on both."""
+    table = markdown_table(
+        ["network", "MACs", "parameters", "top-1 %", "paper MACs", "paper top-1 %"],
+        [
+            [
+                r["name"],
+                f"{r['flops']:,}",
+                f"{r['params']:,}",
+                r["top1"],
+                *paper[r["name"]],
+            ]
+            for r in rows
+        ],
+    )
+    note = (
+        f"Measured on {settings.dataset} with the {preset!r} preset (see "
+        "report.json); the paper's figures are ImageNet's."
+    )
+    return f"{table}\n\n{note}"
 
 
 def _in_memory(images):

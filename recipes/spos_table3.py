@@ -7,15 +7,9 @@ for the best path under the FLOPs limit; what they find, random paths, and the f
 "all choice_k" networks (widened to the limit) are trained from scratch and tested.
 """
 
-import bisect
-
-import keras
-
-import keras_spos as ks
-from keras_spos import spaces
-from keras_spos.spaces.shufflenet_v2 import BASELINE_SCALES, OPTIONS
+from keras_spos.spaces.shufflenet_v2 import OPTIONS
 from recipes import spos
-from recipes.common import Output, arguments, markdown_table, settings_dict
+from recipes.common import Output, arguments, settings_dict
 
 # Top-1 on ImageNet and FLOPs, as printed in the paper's Table 3.
 PAPER = {
@@ -49,42 +43,17 @@ def main():
     sampled = experiment.random_search(score)
     output.say(f"random search: {sampled.best}")
 
-    networks = {f"all {o}": [_widened(experiment, o)] for o in OPTIONS}
+    networks = {f"all {o}": [experiment.widened(o)] for o in OPTIONS}
     legal = experiment.limit.satisfied(candidates := net.space.sample(1000, seed=2))
     networks["random select"] = [
-        _fresh(experiment, path)
-        for path in candidates[legal][: settings.random_networks]
+        experiment.fresh(path) for path in candidates[legal][: settings.random_networks]
     ]
-    networks["SPS + random search"] = [_fresh(experiment, sampled.best.path)]
-    networks["SPS + evolution (ours)"] = [_fresh(experiment, evolved.best.path)]
-    rows = []
-    for name, builders in networks.items():
-        results = [
-            _retrain(experiment, f"{name} {number}".replace(" ", "_"), build)
-            for number, build in enumerate(builders)
-        ]
-        rows.append(_summary(name, results))
-        output.say(f"{name}: {rows[-1]}")
-
-    table = markdown_table(
-        ["network", "MACs", "parameters", "top-1 %", "paper MACs", "paper top-1 %"],
-        [
-            [
-                r["name"],
-                f"{r['flops']:,}",
-                f"{r['params']:,}",
-                r["top1"],
-                *PAPER[r["name"]],
-            ]
-            for r in rows
-        ],
-    )
-    note = (
-        f"Measured on {settings.dataset} with the {args.preset!r} preset (see "
-        "report.json); the paper's figures are ImageNet's."
-    )
+    networks["SPS + random search"] = [experiment.fresh(sampled.best.path)]
+    networks["SPS + evolution (ours)"] = [experiment.fresh(evolved.best.path)]
+    rows = experiment.retrain_all(networks)
+    table = spos.comparison(rows, PAPER, settings, args.preset)
     with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
+        file.write(f"{table}\n")
     output.report(
         settings_dict(settings),
         {
@@ -96,7 +65,7 @@ def main():
             "supernet_history": history,
         },
     )
-    print(table, note, sep="\n\n")
+    print(table)
     _draw(output, net.space, {"evolution": evolved, "random search": sampled})
 
 
@@ -109,66 +78,6 @@ def _draw(output, space, results):
         {name: result.best.path for name, result in results.items()},
         path=output.path("architectures.png"),
     )
-
-
-def _fresh(experiment, path):
-    return lambda: experiment.net.extract(path, fresh=True)
-
-
-def _widened(experiment, option):
-    """One option everywhere, with the widest mid-channels that meet the limit."""
-    s = experiment.settings
-
-    def network(scale):
-        return spaces.shufflenet_v2(
-            **s.space, l2=s.l2, options=(option,), mid_scale=scale
-        )
-
-    def meets_limit(hundredths):
-        net = network(hundredths / 100)
-        return ks.flops_table(net)(net.path)[0] <= experiment.limit.value
-
-    def build():
-        if s.flops_limit:
-            scale = BASELINE_SCALES[option]
-        else:
-            # Bisection: FLOPs grow with the scale.
-            scales = range(5, 400)
-            above = bisect.bisect(scales, False, key=lambda h: not meets_limit(h))
-            scale = scales[above - 1] / 100
-        return network(scale).extract(fresh=True)
-
-    return build
-
-
-def _retrain(experiment, name, build):
-    """Trains a network from scratch and tests it, once."""
-    known = experiment.output.done(name)
-    if known:
-        return known
-    keras.utils.set_random_seed(experiment.seed)
-    model = build()
-    experiment.train(model, name, experiment.settings.retrain_epochs)
-    return experiment.output.finish(
-        name,
-        {
-            "flops": ks.count_flops(model),
-            "params": ks.count_params(model),
-            "top1": experiment.test_accuracy(model),
-        },
-    )
-
-
-def _summary(name, results):
-    n = len(results)
-    return {
-        "name": name,
-        "networks": n,
-        "flops": round(sum(r["flops"] for r in results) / n),
-        "params": round(sum(r["params"] for r in results) / n),
-        "top1": round(100 * sum(r["top1"] for r in results) / n, 2),
-        "each": [round(100 * r["top1"], 2) for r in results],
-    }
 
 
 if __name__ == "__main__":
