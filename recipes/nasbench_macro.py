@@ -47,6 +47,7 @@ PRESETS = {
         augment=None,
         calibration_images=50,
         architectures=8,
+        resamples=10,
         seeds=1,
     ),
     "paper": Settings(

@@ -54,6 +54,7 @@ class Settings:
         tracked: Size of the sample that is scored after each epoch; 0 for none.
         seeds: Number of plain supernets.
         option_seeds: Number of supernets for each other training.
+        resamples: For the bootstrap intervals.
         memory: Bytes for intermediate tensors; see `Evaluator`.
     """
 
@@ -72,6 +73,7 @@ class Settings:
     tracked: int = 0
     seeds: int = 3
     option_seeds: int = 1
+    resamples: int = 200
     memory: float = 4e9
 
 
@@ -232,7 +234,10 @@ class Study:
             rows = np.array(run["rows"])
             for scoring, scores in run["scores"].items():
                 row = ranking.report(
-                    scores, truths[rows], {n: c[rows] for n, c in costs.items()}
+                    scores,
+                    truths[rows],
+                    {n: c[rows] for n, c in costs.items()},
+                    resamples=self.settings.resamples,
                 )
                 key = run["label"], run["training"], scoring
                 groups.setdefault(key, []).append(row)

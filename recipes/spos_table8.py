@@ -44,6 +44,7 @@ PRESETS = {
         augment=None,
         calibration_images=50,
         architectures=8,
+        resamples=10,
         tracked=4,
         seeds=1,
     ),

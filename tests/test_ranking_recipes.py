@@ -4,25 +4,33 @@ import dataclasses
 import json
 import sys
 
+import keras
 import numpy as np
-import pytest
+from keras import layers
 from tables import nasbench_macro as write_table
 
-from keras_spos import ranking
+from keras_spos import ChoiceBlock, Supernet, ranking
 from keras_spos.tabular.archive import Archive
+from keras_spos.tabular.paths import MACRO_OPTIONS
 from recipes import nasbench_macro
 
 
-@pytest.fixture(scope="module")
-def settings():
-    """The smoke preset, with one supernet of the smallest images."""
-    smoke = nasbench_macro.PRESETS["smoke"]
-    return dataclasses.replace(
-        smoke, architectures=6, tracked=3, option_seeds=0, validation_per_class=5
-    )
+def equal_blocks(input_shape, l2, sampler, seed, **others):
+    """Eight blocks of one shape, which are compiled once: the space's decisions."""
+    x = inputs = keras.Input(input_shape)
+    x = layers.Conv2D(4, 3, strides=2, use_bias=False)(x)
+    for i in range(8):
+        options = [
+            layers.Identity(),
+            layers.DepthwiseConv2D(3, padding="same"),
+            [layers.Conv2D(4, 1), layers.BatchNormalization()],
+        ]
+        x = ChoiceBlock(options, labels=MACRO_OPTIONS, name=f"block_{i}")(x)
+    outputs = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
+    return Supernet(inputs, outputs, sampler=sampler, seed=seed)
 
 
-def test_truth_is_read_when_all_scores_are_final(settings, tmp_path, monkeypatch):
+def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
     write_table(tmp_path)
     out = tmp_path / "out"
     reads, scored = [], []
@@ -41,6 +49,10 @@ def test_truth_is_read_when_all_scores_are_final(settings, tmp_path, monkeypatch
 
     monkeypatch.setattr(Archive, "accuracy", watched)
     monkeypatch.setattr(nasbench_macro.ranking.Study, "evaluator", noted)
+    monkeypatch.setattr(nasbench_macro.spaces, "nasbench_macro", equal_blocks)
+    settings = dataclasses.replace(
+        nasbench_macro.PRESETS["smoke"], architectures=6, tracked=3, option_seeds=0
+    )
     monkeypatch.setitem(nasbench_macro.PRESETS, "smoke", settings)
     command = ["nasbench_macro", "--preset", "smoke", "--tables", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--output-dir", str(out)])
