@@ -22,7 +22,7 @@ class Settings:
 
     Args:
         dataset: "cifar10" or "digits".
-        space: Arguments of `spaces.mixpath_s1`.
+        space: Arguments of the space.
         validation_per_class: Training images of each class held out.
         batch_size: Images per step.
         epochs: Length of each supernet's training.
@@ -114,6 +114,8 @@ class Experiment(spos.Experiment):
         args: The recipe's arguments.
     """
 
+    build = staticmethod(spaces.mixpath_s1)
+
     def __init__(self, settings, output, args):
         self.settings = settings
         self.output = output
@@ -124,7 +126,7 @@ class Experiment(spos.Experiment):
         """An untrained supernet; equal arguments give equal weights."""
         keras.utils.set_random_seed(self.seed)
         s = self.settings
-        return spaces.mixpath_s1(
+        return self.build(
             **s.space, max_paths=max_paths, shadow=shadow, l2=s.l2, seed=self.seed
         )
 
@@ -132,6 +134,8 @@ class Experiment(spos.Experiment):
         """A trained supernet: from a file, from an earlier run, or trained now."""
         net = self.new_supernet(max_paths, shadow)
         name = supernet_name(max_paths, shadow)
+        if self.seed != self.output.args.seed:
+            name += f"_seed{self.seed}"
         own = self.output.path(f"{name}.keras")
         if file or os.path.exists(own):
             net.load_weights(file or own)

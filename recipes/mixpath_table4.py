@@ -105,19 +105,18 @@ def _similarities(net, block, pair, images, normalized):
 
 def _features(net, block, option, normalized):
     """What the first block gives for an image, as a function in inference mode."""
-    number, subset = option
     stem = keras.Model(net.input, block.input)
     stages = block.stages((block.options.index(option),))
-    group = block.groups[number]
+    if not normalized:
+        stages = stages[:-1]
 
     def run(x):
         x = stem(x, training=False)
-        for stage in stages if normalized else stages[:-1]:
+        for stage in stages:
             outputs = [layer(x, training=False) for layer in stage]
             x = outputs[0] if len(outputs) == 1 else ops.add(*outputs)
         return x
 
-    assert len(subset) <= 2 and group.norm is not None
     return run
 
 

@@ -10,6 +10,8 @@ import pytest
 from models import undrawn_weights
 
 from keras_spos import count_flops, count_params, flops_table, params_table, spaces
+from keras_spos.spaces.mixpath_networks import kernel_shares
+from keras_spos.spaces.mixpath_s2 import MIXNET_M
 from keras_spos.spaces.nasbench101_mixpath import cell_of, graph_of
 
 KERNELS = (3, 5, 7, 9)
@@ -118,3 +120,91 @@ def test_nasbench101_graphs():
     edges = {(0, 1), (0, 2), (1, 3), (2, 3), (3, 4)}
     assert set(map(tuple, np.argwhere(adjacency).tolist())) == edges
     assert operations == [0, 2, 3, 2, 4]
+
+
+def mixnet_closed_form(kernels):
+    """Multiply-adds and parameters of MixNet-M's skeleton with these kernel sizes.
+
+    A layer's channels are split evenly among the kernels.
+    """
+    flops = parameters = 0
+
+    def convolution(size, weights, channels):
+        nonlocal flops, parameters
+        flops += weights * size * size
+        parameters += weights + 2 * channels
+
+    size, channels = 112, 24
+    convolution(size, 27 * 24, 24)
+    convolution(size, 9 * 24, 24)
+    convolution(size, 24 * 24, 24)
+    stages = (
+        *((2, 6, 32, 0, 2, 2), (1, 3, 32, 0, 2, 2)),
+        *((2, 6, 40, 2, 1, 1), *[(1, 6, 40, 2, 2, 2)] * 3),
+        *((2, 6, 80, 4, 1, 1), *[(1, 6, 80, 4, 2, 2)] * 3),
+        *((1, 6, 120, 2, 1, 1), *[(1, 3, 120, 2, 2, 2)] * 3),
+        *((2, 6, 200, 2, 1, 1), *[(1, 6, 200, 2, 1, 2)] * 3),
+    )
+    for stride, expansion, out, squeeze, expand_parts, project_parts in stages:
+        mid = channels * expansion
+        convolution(size, channels * mid // expand_parts, mid)
+        size //= stride
+        convolution(size, sum(k * k for k in kernels) * mid // len(kernels), mid)
+        if squeeze:
+            narrow = channels // squeeze
+            flops += 2 * mid * narrow
+            parameters += 2 * mid * narrow + mid + narrow
+        convolution(size, mid * out // project_parts, out)
+        channels = out
+    convolution(size, channels * 1536, 1536)
+    return flops + 1536 * 1000, parameters + 1536 * 1000 + 1000
+
+
+@pytest.fixture(scope="module")
+def s2():
+    with undrawn_weights():
+        return spaces.mixpath_s2(max_paths=2)
+
+
+def test_s2_costs(s2):
+    assert s2.space.size == 10**18
+    paths = [(i,) * 18 for i in range(4)]
+    expected = [mixnet_closed_form((k,)) for k in KERNELS]
+    # All 5x5: about 335M and 4.92M.
+    assert expected[1] == (334_982_976, 4_915_822)
+    flops, params = flops_table(s2), params_table(s2)
+    assert list(zip(flops(paths), params(paths), strict=True)) == expected
+    # The first two kernels together: each once more, on all channels.
+    first, second = (f for f, _ in expected[:2])
+    only_pointwise = (25 * first - 9 * second) / 16
+    np.testing.assert_allclose(flops([(4,) * 18])[0], first + second - only_pointwise)
+
+
+def test_s3_with_one_path_a_group_is_mixnet():
+    options = {"max_paths": 1, "skeleton": MIXNET_M[2:3]}
+    with undrawn_weights():
+        s2 = spaces.mixpath_s2((32, 32, 3), 10, **options)
+        s3 = spaces.mixpath_s3((32, 32, 3), 10, **options)
+    assert (s2.space.size, s3.space.size) == (4, 4**4)
+    for table in (flops_table, params_table):
+        costs = table(s2)([(i,) for i in range(4)])
+        np.testing.assert_array_equal(table(s3)([(i,) * 4 for i in range(4)]), costs)
+        # A quarter of the channels each.
+        assert table(s3)((0, 1, 2, 3))[0] == costs.mean()
+
+
+def test_networks_that_claim_to_be_the_papers(s2):
+    with undrawn_weights():
+        subnet = s2.extract((1,) * 11 + (2,) * 4 + (0,) * 3, fresh=True)
+    shares = kernel_shares(subnet)
+    assert shares == {3: 3 / 18, 5: 11 / 18, 7: 4 / 18}
+    differences = spaces.mixpath_differences(subnet, "MixPath-B")
+    # 22 % of 7x7 is met, 61 % of 5x5 is not.
+    assert [text.split(":")[0] for text in differences] == [
+        "multiply-adds, M",
+        "parameters, M",
+        "share of 5x5 kernels, %",
+    ]
+    assert len(spaces.mixpath_differences(subnet, "MixPath-A")) == 2
+    with pytest.raises(ValueError, match="MixPath-A.*Received: 'MixPath-C'"):
+        spaces.mixpath_differences(subnet, "MixPath-C")
