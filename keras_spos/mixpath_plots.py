@@ -1,4 +1,4 @@
-"""Figures of the MixPath paper: histograms, batch norm parameters, hypervolumes.
+"""Figures of the MixPath paper: histograms and batch norm parameters.
 
 As in `plots`, each function returns a `matplotlib.figure.Figure` and writes it if given
 a file name.
@@ -83,33 +83,6 @@ def plot_shadow_parameters(parts, expected=None, path=None):
     axes[0][0].legend(frameon=False, fontsize=8)
     axes[1][0].legend(frameon=False, fontsize=8)
     axes[1][0].set_ylabel("channels (beyond: at the ends)")
-    return _finish(figure, path)
-
-
-def plot_hypervolumes(runs, batch, path=None, ylabel="share of the true front's"):
-    """Hypervolume against evaluations, mean and range over seeds.
-
-    Args:
-        runs: Dict from a search's name to a list of runs, each a list by generation.
-        batch: Evaluations in a generation.
-        path: A file to write.
-        ylabel: What the hypervolume is measured in.
-
-    Returns:
-        A `Figure`.
-    """
-    figure, (axes,) = _panels(1, (6.4, 4))
-    for (name, values), color in zip(runs.items(), _COLORS, strict=False):
-        values = np.array(values)
-        evaluations = batch * np.arange(1, values.shape[1] + 1)
-        axes.fill_between(
-            evaluations, values.min(0), values.max(0), color=color, alpha=0.15
-        )
-        label = f"{name}, {len(values)} seeds"
-        axes.plot(evaluations, values.mean(0), color=color, marker="o", label=label)
-    axes.set_xlabel("evaluated architectures")
-    axes.set_ylabel(f"hypervolume, {ylabel}")
-    axes.legend(frameon=False, loc="lower right")
     return _finish(figure, path)
 
 
