@@ -100,9 +100,9 @@ class BernoulliSampler(_BlockSampler):
 class OneShotSampler(_BlockSampler):
     """All paths but those dropped: One-Shot (Bender et al., 2018; MixPath, Figure 3).
 
-    In every group each path is dropped with a probability, and those left are added.
-    Groups with paths left are averaged. If none has, one random path is kept. The rate
-    grows while the supernet trains: see `callbacks.GrowPathDropout`.
+    Of a group, drawn uniformly, each path is dropped with a probability. Those that are
+    left are added; if none is, one random path is kept. The rate grows while the
+    supernet trains: see `callbacks.GrowPathDropout`.
 
     Args:
         options: Dict from a decision's name to the (group, paths) of each option; every
@@ -117,15 +117,14 @@ class OneShotSampler(_BlockSampler):
         self.rate = rate
 
     def _draw_one(self, options, rng):
-        numbers = {option: number for number, option in enumerate(options)}
-        singles = [option for option in options if len(option[1]) == 1]
-        kept = [option for option in singles if rng.random() >= self.rate]
+        group = rng.choice(sorted({group for group, _ in options}))
+        singles = [
+            paths[0] for number, paths in options if number == group and len(paths) == 1
+        ]
+        kept = [path for path in singles if rng.random() >= self.rate]
         if not kept:
             kept = [singles[rng.integers(len(singles))]]
-        groups = {}
-        for group, (path,) in kept:
-            groups.setdefault(group, []).append(path)
-        return tuple(numbers[g, tuple(sorted(paths))] for g, paths in groups.items())
+        return options.index((group, tuple(sorted(kept))))
 
     def get_config(self):
         """Mirrors `__init__`."""

@@ -157,7 +157,9 @@ class Experiment(spos.Experiment):
             metrics=["accuracy"],
         )
         resume = callbacks.Resume(
-            self.output.path("checkpoints", name), data=batches, also=extra
+            self.output.path("checkpoints", name),
+            data=batches,
+            also=[c for c in extra if hasattr(c, "get_state")],
         )
         model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
         return resume.history

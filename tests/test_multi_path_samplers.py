@@ -7,13 +7,17 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from keras_spos import (
     BernoulliSampler,
     Decision,
+    MultiPathBlock,
     MultiPathSampler,
     OneShotSampler,
     SearchSpace,
+    Supernet,
+    callbacks,
 )
 
 # Two groups of three paths, up to two of which run: 2 x (3 + 3) options.
@@ -32,20 +36,24 @@ def close(counts, probabilities, n):
     """Whether counts are within five standard deviations of what is expected."""
     return all(
         abs(counts[i] - n * p) < 5 * np.sqrt(n * p * (1 - p))
-        for i, p in enumerate(probabilities)
+        for i, p in probabilities.items()
     )
 
 
 def test_the_number_of_paths_is_uniform_then_the_subset():
-    assert close(draws(MultiPathSampler(OPTIONS), 6000), [1 / 12] * 12, 6000)
+    assert close(
+        draws(MultiPathSampler(OPTIONS), 6000), dict.fromkeys(range(12), 1 / 12), 6000
+    )
     # Of one path 3 options, of two paths 1: 1/6 each and 1/2.
     uneven = {"block": [(0, (0,)), (0, (1,)), (0, (2,)), (0, (0, 2))]}
     counts = draws(MultiPathSampler(uneven), 3000)
-    assert close(counts, [1 / 6, 1 / 6, 1 / 6, 1 / 2], 3000)
+    assert close(counts, {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2}, 3000)
 
 
 def test_other_decisions_are_uniform():
-    assert close(draws(MultiPathSampler(OPTIONS), 2000, column=0), [0.5, 0.5], 2000)
+    assert close(
+        draws(MultiPathSampler(OPTIONS), 2000, column=0), {0: 0.5, 1: 0.5}, 2000
+    )
 
 
 def test_bernoulli_equals_independent_draws_that_are_repeated_until_legal():
@@ -62,17 +70,19 @@ def test_bernoulli_equals_independent_draws_that_are_repeated_until_legal():
         if len(taken) == 1 and taken[0] in numbers:
             legal.append(numbers[taken[0]])
     expected = np.bincount(legal, minlength=12) / len(legal)
-    assert close(draws(BernoulliSampler(OPTIONS, 0.3), 6000), expected, 6000)
+    assert close(
+        draws(BernoulliSampler(OPTIONS, 0.3), 6000), dict(enumerate(expected)), 6000
+    )
 
 
-def test_one_shot_runs_everything_that_is_not_dropped():
-    everything = OneShotSampler(ALL, rate=0.0).draw(SPACE, np.random.default_rng(0))
-    assert everything[1] == (12, 13)
-    one = draws(OneShotSampler(ALL, rate=1.0), 600)
-    assert set(one) == {(i,) for i in (0, 1, 2, 6, 7, 8)}
+def test_one_shot_runs_what_is_not_dropped_of_a_group():
+    assert close(draws(OneShotSampler(ALL, rate=0.0), 600), {12: 0.5, 13: 0.5}, 600)
+    one = draws(OneShotSampler(ALL, rate=1.0), 1200)
+    assert close(one, {i: 1 / 6 for i in (0, 1, 2, 6, 7, 8)}, 1200)
+    # One path is left in 3 ways of 8, and in a third of the case that none is.
     some = draws(OneShotSampler(ALL, rate=0.5), 2000)
-    # Nothing dropped: one in 2^6.
-    assert abs(some[12, 13] - 2000 / 64) < 5 * np.sqrt(2000 / 64)
+    expected = {0: (1 / 8 + 1 / 24) / 2, 3: 1 / 16, 12: 1 / 16}
+    assert close(some, expected, 2000)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +106,31 @@ def test_probabilities_out_of_range():
             BernoulliSampler(OPTIONS, probability)
     with pytest.raises(ValueError, match="between 0 and 1. Received: rate=1.5"):
         OneShotSampler(ALL, 1.5)
+
+
+def test_path_dropout_grows_with_the_step():
+    paths = [layers.Dense(3, name=name) for name in "ab"]
+    block = MultiPathBlock(paths, 2, name="block")
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, block(inputs), sampler=OneShotSampler.of([block]))
+    net.compile("sgd", "mse")
+    rates = []
+    draw = OneShotSampler.draw
+
+    class Watched(OneShotSampler):
+        def draw(self, space, rng):
+            rates.append(self.rate)
+            return draw(self, space, rng)
+
+    net.sampler = Watched.of([block])
+    grow = callbacks.GrowPathDropout(0.5, steps=4)
+    x = np.zeros((6, 3), "float32")
+    net.fit(x, x, batch_size=2, epochs=1, callbacks=[grow], verbose=0)
+    # A second `fit` goes on where the first stopped.
+    net.fit(x, x, batch_size=2, epochs=1, callbacks=[grow], verbose=0)
+    assert rates == [0, 0.125, 0.25, 0.375, 0.5, 0.5]
+    net.sampler = MultiPathSampler.of([block])
+    with pytest.raises(ValueError, match="OneShotSampler. Received: MultiPathSampler"):
+        net.fit(x, x, callbacks=[grow], verbose=0)
+    with pytest.raises(ValueError, match="Received: final_rate=2, steps=1"):
+        callbacks.GrowPathDropout(2, 1)

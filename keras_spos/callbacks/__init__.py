@@ -7,8 +7,9 @@ Example:
     >>> resume.history["sampled_accuracy_mean"]                    # doctest: +SKIP
 """
 
+from keras_spos.callbacks.grow_path_dropout import GrowPathDropout
 from keras_spos.callbacks.resume import Resume
 from keras_spos.callbacks.sampled_accuracy import SampledAccuracy
 from keras_spos.callbacks.sampled_tau import SampledTau
 
-__all__ = ["Resume", "SampledAccuracy", "SampledTau"]
+__all__ = ["GrowPathDropout", "Resume", "SampledAccuracy", "SampledTau"]

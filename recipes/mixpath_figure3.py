@@ -1,0 +1,115 @@
+"""MixPath, Figure 3: is training stable, and how good are random paths at its end?
+
+    python -m recipes.mixpath_figure3 --preset small --data-dir DIR
+
+Three supernets with the same number of steps: MixPath with m = 2, with shadow batch
+norms and with one batch norm, and One-Shot, which runs all paths and drops more and
+more of them. After every epoch the same random paths are scored with the batch
+statistics that the supernet has learned; at the end many more are.
+"""
+
+import numpy as np
+
+import keras_spos as ks
+from keras_spos import callbacks, mixpath_plots, plots, spaces
+from recipes import mixpath
+from recipes.common import Output, arguments, markdown_table, settings_dict
+
+PRESETS = {
+    **mixpath.PRESETS,
+    "paper": mixpath.Settings(
+        dataset="imagenet",
+        space={},
+        validation_per_class=50,
+        batch_size=1024,
+        epochs=120,
+        learning_rate=0.1,
+        l2=1e-5,
+        sampled_paths=3_000,
+    ),
+}
+SAMPLED_PATHS = 20
+# How many paths One-Shot drops in the end. Bender et al. drop half of two paths.
+FINAL_RATE = 0.5
+# Maximum number of paths (None: all) and whether batch norms are shadow batch norms.
+TRAININGS = {
+    "MixPath, shadow batch norms": (2, True),
+    "MixPath, one batch norm": (2, False),
+    "One-Shot": (None, False),
+}
+
+
+def main():
+    """Runs the recipe."""
+    args = arguments(__doc__.splitlines()[0], list(PRESETS))
+    settings = PRESETS[args.preset]
+    output = Output("mixpath_figure3", args)
+    experiment = mixpath.Experiment(settings, output, args)
+    if settings.dataset == "imagenet":
+        experiment.build = spaces.mixpath_s2
+    results = {name: _run(experiment, name) for name in TRAININGS}
+    plots.plot_curves(
+        {name: (r["mean"], r["min"], r["max"]) for name, r in results.items()},
+        x="epoch",
+        y=f"validation accuracy of {SAMPLED_PATHS} random paths",
+        path=output.path("figure3_training.png"),
+    )
+    mixpath_plots.plot_histograms(
+        {"after training": {name: r["final"] for name, r in results.items()}},
+        path=output.path("figure3_histogram.png"),
+        xlabel=f"accuracy of {settings.sampled_paths} random paths",
+    )
+    rows = [
+        [name, f"{100 * np.mean(r['final']):.2f}", f"{100 * np.std(r['final']):.2f}"]
+        for name, r in results.items()
+    ]
+    table = markdown_table(["training", "mean accuracy, %", "spread, %"], rows)
+    note = (
+        f"Measured on {settings.dataset} with the {args.preset!r} preset. The paper's "
+        "figure, on ImageNet, prints no numbers: shadow batch norms lead, One-Shot "
+        "learns last."
+    )
+    with open(output.path("table.md"), "w") as file:
+        file.write(f"{table}\n\n{note}\n")
+    output.report(settings_dict(settings), results)
+    print(table, note, sep="\n\n")
+
+
+def _run(experiment, name):
+    """Trains one supernet, and scores random paths on the way and at the end."""
+    output, settings = experiment.output, experiment.settings
+    short = name.replace(",", "").replace(" ", "_").lower()
+    known = output.done(short)
+    if known:
+        return known
+    max_paths, shadow = TRAININGS[name]
+    one_shot = max_paths is None
+    if one_shot:
+        max_paths = len(settings.space.get("kernel_sizes", (3, 5, 7, 9)))
+    net = experiment.new_supernet(max_paths, shadow)
+    # One-Shot is judged by the paths that MixPath is judged by: of at most two.
+    judged = experiment.new_supernet(2)
+    paths = _same_paths(judged.space, net.space, experiment.sampled(judged))
+    score = experiment.evaluator(net, recalibrate=False)
+    extra = [callbacks.SampledAccuracy(score, paths[:SAMPLED_PATHS])]
+    if one_shot:
+        net.sampler = ks.OneShotSampler.of(net.searchable_layers)
+        steps = settings.epochs * len(experiment.training_data())
+        extra.append(callbacks.GrowPathDropout(FINAL_RATE, steps))
+    history = experiment.train(net, short, settings.epochs, extra)
+    output.say(f"{name}: trained")
+    result = {
+        part: [float(v) for v in history[f"sampled_accuracy_{part}"]]
+        for part in ("mean", "min", "max")
+    }
+    result["final"] = score(paths).tolist()
+    return output.finish(short, result)
+
+
+def _same_paths(space, other, paths):
+    """Paths of one space as paths of another that has the same labels and more."""
+    return np.array([other.parse(space.describe(path)) for path in paths])
+
+
+if __name__ == "__main__":
+    main()
