@@ -36,7 +36,8 @@ class Evaluator:
             list of batches. The paper takes 20,000.
         validation: A pair (images, labels) of arrays, or a dataset of such batches.
         metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
-            "loss" the score is its negative.
+            "loss" the score is its negative. A tuple of these gives several scores from
+            one pass, ``[n, metrics]``.
         batch_size: Images per batch of the validation set.
         calibration_batch_size: Images per batch of the calibration set. By default as
             many as there are, up to `memory`.
@@ -103,7 +104,7 @@ class Evaluator:
             paths: A path, or an integer array ``[n, decisions]``.
 
         Returns:
-            A float array ``[n]``.
+            A float array ``[n]``, or ``[n, metrics]``.
         """
         paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
         weights = _fingerprint(self.net)
@@ -156,8 +157,16 @@ class Evaluator:
         return extract(self.net, self.net.space, path, overrides=statistics)
 
     def _score(self, predictions):
-        metric = _metric(self.metric, self.net, self.labels)
-        if self.metric == "loss":
+        several = isinstance(self.metric, tuple)
+        scores = [
+            self._score_by(metric, predictions)
+            for metric in (self.metric if several else (self.metric,))
+        ]
+        return scores if several else scores[0]
+
+    def _score_by(self, name, predictions):
+        metric = _metric(name, self.net, self.labels)
+        if name == "loss":
             return -float(ops.convert_to_numpy(metric(self.labels, predictions)))
         metric.update_state(self.labels, predictions)
         return float(ops.convert_to_numpy(metric.result()))

@@ -20,7 +20,7 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
 
     Args:
         score: An `Evaluator`, or a callable from an integer array ``[n, decisions]`` to
-            `n` numbers.
+            `n` numbers, or to ``[n, metrics]``.
         paths: Integer array ``[n, decisions]``.
         checkpoint: A file (``.npz``) to write after each chunk and to go on from. It
             belongs to one evaluator: weights, images, metric and statistics.
@@ -30,7 +30,7 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
         verbose: Whether to show a progress bar.
 
     Returns:
-        A float array ``[n]``.
+        A float array ``[n]``, or ``[n, metrics]``.
 
     Raises:
         ValueError: The checkpoint belongs to another evaluator or other paths.
@@ -50,7 +50,7 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     with show:
         while len(scores) < len(unique):
             new = score(unique[len(scores) : len(scores) + chunk])
-            scores = np.concatenate([scores, new])
+            scores = np.concatenate([scores, new]) if len(scores) else np.array(new)
             _write(checkpoint, unique, identity, scores)
             show.update(len(new))
     return scores[where.ravel()]

@@ -9,7 +9,7 @@ nasbench_macro.npz (see `keras_spos.tabular`).
 from keras_spos import spaces, tabular
 from recipes import ranking
 from recipes.common import Output
-from recipes.ranking import SCORINGS, TRAININGS, Settings, arguments
+from recipes.ranking import Settings, arguments
 
 TRUTH, FLOPS, PARAMS = "mean_acc", "flops", "params"
 PRESETS = {
@@ -31,7 +31,6 @@ PRESETS = {
         architectures=150,
         tracked=20,
         seeds=2,
-        option_seeds=2,
     ),
     "smoke": Settings(
         dataset="digits",
@@ -71,12 +70,7 @@ def main():
     table = tabular.nasbench_macro(args.tables or args.data_dir)
     output = Output("nasbench_macro", args)
     study = ranking.Study(settings, output, args, spaces.nasbench_macro, table)
-    runs = []
-    for training in TRAININGS:
-        plain = training == "plain SPOS"
-        for seed in range(settings.seeds if plain else settings.option_seeds):
-            scorings = list(SCORINGS) if plain else ["recalibrated"]
-            runs.append(study.run("Macro", training, seed, scorings))
+    runs = study.compare("Macro")
     rows = study.judge(runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (

@@ -11,7 +11,7 @@ original space, each way to train or to score differently is measured beside it.
 from keras_spos import spaces, tabular
 from keras_spos.spaces.nasbench201 import live_edges
 from recipes.common import Output
-from recipes.ranking import SCORINGS, TRAININGS, Settings, Study, arguments
+from recipes.ranking import Settings, Study, arguments
 
 TRUTH, FLOPS, PARAMS = "cifar10_test_200", "cifar10_flops", "cifar10_params"
 SPACES = {"Original": 0, "Reduce-1": 1, "Reduce-2": 2, "Reduce-3": 3}
@@ -24,10 +24,10 @@ PRESETS = {
     "small": Settings(
         dataset="cifar10",
         space={"input_shape": (16, 16, 3), "cells": 1},
-        train_per_class=1_000,
+        train_per_class=500,
         validation_per_class=50,
         batch_size=64,
-        epochs=3,
+        epochs=4,
         learning_rate=0.05,
         augment=None,
         calibration_images=250,
@@ -73,17 +73,10 @@ def main():
     table = tabular.nasbench201(args.tables or args.data_dir)
     output = Output("spos_table8", args)
     study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
-    runs = []
-    for training in TRAININGS:
-        plain = training == "plain SPOS"
-        for seed in range(settings.seeds if plain else settings.option_seeds):
-            scorings = list(SCORINGS) if plain else ["recalibrated"]
-            runs.append(study.run("Original", training, seed, scorings))
+    runs = study.compare("Original")
     for space in REDUCED[args.preset]:
-        scorings = ["recalibrated", "moving averages"]
-        runs.append(
-            study.run(space, "plain SPOS", 0, scorings, reduction=SPACES[space])
-        )
+        scorings, reduction = ["recalibrated"], SPACES[space]
+        runs.append(study.run(space, "plain SPOS", 0, scorings, reduction=reduction))
     rows = study.judge(runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (

@@ -86,6 +86,14 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
     paths = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
     expected = score_all(score, paths, verbose=False)
     np.testing.assert_array_equal(expected, score(paths))
+    both = Evaluator(
+        net, None, data(9, (3,)), metric=("accuracy", "loss"), recalibrate=False
+    )
+    together = score_all(both, paths, chunk=3, verbose=False)
+    np.testing.assert_array_equal(together[:, 1], expected)
+    both.metric = "accuracy"
+    both.cache.clear()
+    np.testing.assert_array_equal(together[:, 0], both(paths))
     calls = []
 
     class Kills:

@@ -72,7 +72,7 @@ def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
         scores = run["scores"][row["scoring"]]
         assert each["kendall_tau"]["value"] == ranking.kendall_tau(scores, truth)
         assert each["flops_tau"]["value"] == ranking.kendall_tau(flops, truth)
-    assert len(report["rows"]) == 4 and len(run["tracked"]["taus"]) == 1
+    assert len(report["rows"]) == 6 and len(run["tracked"]["taus"]) == 1
     for picture in ("ranks.png", "tau_by_epoch.png"):
         assert (out / picture).stat().st_size > 1000
 
