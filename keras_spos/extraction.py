@@ -20,6 +20,62 @@ def extract(model, space, path, fresh=False, overrides=None):
     Returns:
         A `keras.Model` of stock layers.
     """
+    subnet, builder = _rebuild(model, space, path, fresh)
+    if not fresh:
+        for new, old in builder.pairs:
+            for target, variable in zip(new.weights, old.weights, strict=True):
+                source = builder.views.get(id(variable), variable)
+                value = (overrides or {}).get(id(source), source.value)
+                # A copy: JAX models give their arrays away when they run.
+                target.assign(ops.copy(value))
+    return subnet
+
+
+def inherit(model, space, path, donor):
+    """Writes a network's weights into a supernet where a path uses them.
+
+    What fits is found by name: the layer's, as `extract` names it, and the weight's.
+
+    Args:
+        model: The supernet.
+        space: Its `SearchSpace`.
+        path: A path.
+        donor: A Functional model with layers of the names of that path's subnet.
+
+    Returns:
+        Names "layer/weight" of the path's weights that the donor lacks; they stay.
+    """
+    given = {
+        f"{layer.name}/{weight.name}": weight
+        for layer in donor.layers
+        for weight in layer.weights
+    }
+    _, builder = _rebuild(model, space, path, fresh=False)
+    wanted = {
+        f"{new.name}/{v.name}": builder.views.get(id(v), v)
+        for new, old in builder.pairs
+        for v in old.weights
+    }
+    if not wanted.keys() & given.keys():
+        raise ValueError(
+            f"No weight of {donor.name!r} has the name of one of {model.name!r}. "
+            f"Expected some of {sorted(wanted)[:5]}... "
+            f"Received: {sorted(given)[:5]}..."
+        )
+    for name, target in wanted.items():
+        if name in given and tuple(target.shape) != tuple(given[name].shape):
+            raise ValueError(
+                f"{name} has shape {tuple(target.shape)} on this path. "
+                f"Received: {tuple(given[name].shape)}"
+            )
+    for name, target in wanted.items():
+        if name in given:
+            target.assign(ops.copy(given[name].value))
+    return sorted(wanted.keys() - given.keys())
+
+
+def _rebuild(model, space, path, fresh):
+    """A model of copies of the layers on a path, and the builder that made it."""
     builder = _Builder(
         dict(zip((d.name for d in space.decisions), path, strict=True)), fresh
     )
@@ -33,14 +89,7 @@ def extract(model, space, path, fresh=False, overrides=None):
         keras.tree.pack_sequence_as(model._outputs_struct, outputs),
         name=f"{model.name}_subnet",
     )
-    if not fresh:
-        for new, old in builder.pairs:
-            for target, variable in zip(new.weights, old.weights, strict=True):
-                source = builder.views.get(id(variable), variable)
-                value = (overrides or {}).get(id(source), source.value)
-                # A copy: JAX models give their arrays away when they run.
-                target.assign(ops.copy(value))
-    return subnet
+    return subnet, builder
 
 
 class _Builder:

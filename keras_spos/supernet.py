@@ -14,7 +14,7 @@ Example:
 import keras
 from keras import ops
 
-from keras_spos.extraction import extract
+from keras_spos.extraction import extract, inherit
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.path_trainer import PathTrainer
 from keras_spos.samplers import UniformSampler
@@ -107,6 +107,23 @@ class Supernet(PathTrainer):
         """
         path = self.path if path is None else self._as_path(path)
         return extract(self, self.space, path, fresh=fresh)
+
+    def inherit(self, donor, path=None):
+        """Takes over a network's weights, by name, where a path uses them.
+
+        Such as those of a trained float network, to start a quantized supernet from:
+        its layers must be named as those of ``extract(path)``.
+
+        Args:
+            donor: A Functional model.
+            path: A path, a description, or a name in `named_paths`. Defaults to the
+                current path.
+
+        Returns:
+            Names "layer/weight" of the path's weights that the donor lacks; they stay.
+        """
+        path = self.path if path is None else self._as_path(path)
+        return inherit(self, self.space, path, donor)
 
     def _as_path(self, path):
         if isinstance(path, str):

@@ -167,14 +167,16 @@ class Experiment:
         edges = np.quantile(self.uniform_flops, (0.01, 0.99))
         return ks.CostRangeSampler(self.flops, np.linspace(*edges, 8))
 
-    def train(self, model, name, epochs, extra=()):
+    def train(self, model, name, epochs, extra=(), learning_rate=None):
         """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
         s = self.settings
         batches = self.training_data()
         model.compile(
             keras.optimizers.SGD(
                 keras.optimizers.schedules.PolynomialDecay(
-                    s.learning_rate, epochs * len(batches), end_learning_rate=0.0
+                    learning_rate or s.learning_rate,
+                    epochs * len(batches),
+                    end_learning_rate=0.0,
                 ),
                 momentum=0.9,
             ),

@@ -20,7 +20,7 @@ PARTS = [
     ["supernet"],
     ["evaluation", "search", "callbacks", "spaces", "export", "population"],
     ["plots"],
-    ["mixpath_plots", "rank_plots"],
+    ["mixpath_plots", "rank_plots", "setting_plots"],
 ]
 # What the library may not import at once; Keras itself imports some, where installed.
 HEAVY = [

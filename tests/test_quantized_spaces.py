@@ -3,8 +3,10 @@
 The closed form below is written from the paper and uses nothing of the library.
 """
 
+import keras
 import numpy as np
 import pytest
+from models import randomize, values
 
 from keras_spos import (
     InfeasibleLimitError,
@@ -102,6 +104,42 @@ def test_tables_count_what_is_extracted():
     kinds = [type(layer).__name__ for layer in subnet.layers if layer.weights]
     assert (kinds[0], kinds[-1]) == ("Conv2D", "Dense")
     assert kinds.count("QuantizedConv2D") == 5
+
+
+def test_a_supernet_starts_from_float_weights_by_name():
+    arguments = {"stage_blocks": (1, 1), **SMALL}
+    blocks = arguments.pop("stage_blocks")
+    donor = randomize(spaces.quantized_network(blocks, (32, 32), **arguments))
+    net = randomize(spaces.quantized_resnet(stage_blocks=blocks, **arguments), seed=1)
+    before = values(net.variables)
+    new = net.inherit(donor, "4W4A")
+    assert new == sorted(
+        f"block_{i}_{name}/alpha"
+        for i, name in [(0, "conv1"), (0, "conv2"), (1, "conv1"), (1, "conv2")]
+        + [(1, "downsample")]
+    )
+    # The donor's weights are on every path of width 1, whatever its bits.
+    for path in (net.named_paths["4W4A"], (1, 0, 1, 2)):
+        subnet = net.extract(path)
+        for layer in donor.layers:
+            for weight in layer.weights:
+                (same,) = [
+                    w
+                    for w in subnet.get_layer(layer.name).weights
+                    if w.name == weight.name
+                ]
+                np.testing.assert_array_equal(*values([weight, same]))
+    # Channels beyond width 1 stay.
+    changed = {
+        v.path: a != b
+        for v, a, b in zip(net.variables, before, values(net.variables), strict=True)
+    }
+    kernel = next(c for p, c in changed.items() if "conv1/kernel" in p)
+    assert kernel[..., :4].all() and not kernel[..., 4:].any()
+    with pytest.raises(ValueError, match=r"has shape \(3, 3, 4, 2\) on this path"):
+        net.inherit(donor, (0, 0, 0, 0))
+    with pytest.raises(ValueError, match="No weight of .* has the name"):
+        net.inherit(keras.Sequential([keras.layers.Dense(2), keras.Input((3,))][::-1]))
 
 
 def test_a_budget_below_the_cheapest_net():

@@ -65,6 +65,7 @@ def quantized_resnet(
     bits=BIT_PAIRS,
     widths=BOTTLENECK_WIDTHS,
     stem=None,
+    stem_stride=None,
     alpha=ALPHA,
     alpha_l2=0.0,
     l2=0.0,
@@ -84,6 +85,7 @@ def quantized_resnet(
         widths: Scales of the bottleneck channels to offer, in increasing order.
         stem: "imagenet" (7x7, stride 2, max pooling) or "cifar" (3x3). Defaults to
             "cifar" for images of less than 64 pixels.
+        stem_stride: Stride of its convolution. Defaults to 2, or 1 for "cifar".
         alpha: Where the clipping ranges of the activations start.
         alpha_l2: Their own weight decay, added to the gradient.
         l2: Weight decay of the kernels, added to the gradient.
@@ -113,7 +115,7 @@ def quantized_resnet(
     build = _Layers(bits, widths, l2, alpha, alpha_l2)
 
     inputs = keras.Input(input_shape, name="image")
-    x = build.stem(inputs, stage_channels[0], stem)
+    x = build.stem(inputs, stage_channels[0], stem, stem_stride)
     index = 0
     for stage, (channels, repeat) in enumerate(
         zip(stage_channels, stage_blocks, strict=True)
@@ -177,8 +179,9 @@ class _Layers:
         # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
         return keras.regularizers.L2(l2 / 2) if l2 else None
 
-    def stem(self, x, channels, kind):
-        size, stride = (7, 2) if kind == "imagenet" else (3, 1)
+    def stem(self, x, channels, kind, stride):
+        size, default = (7, 2) if kind == "imagenet" else (3, 1)
+        stride = stride or default
         if stride > 1:
             x = layers.ZeroPadding2D(size // 2, name="stem_pad")(x)
         x = layers.Conv2D(

@@ -1,0 +1,282 @@
+"""SPOS, Table 6: mixed-precision search on a ResNet, under the BitOps of kWkA.
+
+    python -m recipes.spos_table6 --preset small --data-dir DIR
+    python -m recipes.spos_table6 --preset paper --depth 34
+
+A float network is trained; a supernet of bit widths and bottleneck widths starts from
+its weights; one supernet is searched under three limits, the BitOps of 2W2A, 3W3A and
+4W4A. What is found and the kWkA networks are tuned alike, all from the supernet's
+weights, and tested.
+"""
+
+import dataclasses
+import functools
+
+import keras
+
+import keras_spos as ks
+from keras_spos import spaces
+from keras_spos.spaces.resnet_quantized import STAGE_BLOCKS
+from recipes import spos
+from recipes.common import Output, markdown_table, parser_for, settings_dict
+
+# BitOps in G and top-1 on ImageNet, as printed in the paper's Table 6, by depth.
+PAPER = {
+    18: {
+        "float": (None, 70.9),
+        "2W2A": (6.32, 65.6),
+        "found under 2W2A": (6.21, 66.4),
+        "3W3A": (14.21, 68.3),
+        "found under 3W3A": (13.49, 69.4),
+        "4W4A": (25.27, 69.3),
+        "found under 4W4A": (24.31, 70.5),
+    },
+    34: {
+        "float": (None, 75.0),
+        "2W2A": (13.21, 70.8),
+        "found under 2W2A": (13.11, 71.5),
+        "3W3A": (29.72, 72.5),
+        "found under 3W3A": (28.78, 73.9),
+        "4W4A": (52.83, 73.5),
+        "found under 4W4A": (51.92, 74.6),
+    },
+}
+# What a network of the same bits everywhere does not take from a preset's space.
+SEARCHED = ("stage_blocks", "bits", "widths")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(spos.Settings):
+    """One preset.
+
+    Args:
+        float_epochs: Length of training of the float network.
+        tuning_rate: Learning rate of supernet and networks, which start trained.
+        alpha_l2: Weight decay of the activations' clipping ranges, in the gradient.
+        budgets: The k of the kWkA networks whose BitOps are the limits.
+    """
+
+    float_epochs: int = 90
+    tuning_rate: float = 0.05
+    alpha_l2: float = 4e-5
+    budgets: tuple[int, ...] = (2, 3, 4)
+
+
+PRESETS = {
+    "small": Settings(
+        dataset="cifar10",
+        space={
+            "input_shape": (32, 32, 3),
+            "num_classes": 10,
+            "stage_blocks": (1, 2, 1),
+            "stage_channels": (16, 32, 64),
+            "stem_stride": 2,
+        },
+        train_per_class=1_000,
+        validation_per_class=100,
+        batch_size=64,
+        float_epochs=6,
+        supernet_epochs=6,
+        retrain_epochs=2,
+        figure1_epochs=0,
+        learning_rate=0.1,
+        tuning_rate=0.05,
+        label_smoothing=0.0,
+        calibration_images=500,
+        population=16,
+        generations=8,
+        topk=8,
+    ),
+    "smoke": Settings(
+        dataset="digits",
+        space={
+            "input_shape": (16, 16, 3),
+            "num_classes": 10,
+            "stage_blocks": (1, 1),
+            "stage_channels": (4, 8),
+            "stem_stride": 2,
+            "bits": ((1, 2), (2, 2), (4, 4)),
+            "widths": (0.5, 1.0),
+        },
+        validation_per_class=20,
+        batch_size=64,
+        float_epochs=1,
+        supernet_epochs=1,
+        retrain_epochs=1,
+        figure1_epochs=0,
+        learning_rate=0.05,
+        calibration_images=100,
+        population=4,
+        generations=2,
+        topk=2,
+        budgets=(2,),
+    ),
+    # The paper gives no schedule for this table; these are its other tables'.
+    "paper": Settings(
+        dataset="imagenet",
+        space={"input_shape": (224, 224, 3), "num_classes": 1000},
+        validation_per_class=50,
+        batch_size=1024,
+        supernet_epochs=120,
+        retrain_epochs=240,
+        figure1_epochs=0,
+    ),
+}
+
+
+def main():
+    """Runs the recipe."""
+    parser = parser_for(__doc__.splitlines()[0], list(PRESETS))
+    parser.add_argument("--depth", type=int, choices=(18, 34), default=18)
+    args = parser.parse_args()
+    settings = PRESETS[args.preset]
+    if "stage_blocks" not in settings.space:
+        blocks = STAGE_BLOCKS[f"resnet{args.depth}"]
+        settings = dataclasses.replace(
+            settings, space={**settings.space, "stage_blocks": blocks}
+        )
+    output = Output("spos_table6", args)
+    build = functools.partial(spaces.quantized_resnet, alpha_l2=settings.alpha_l2)
+    experiment = spos.Experiment(settings, output, args, build=build)
+    net = experiment.net
+    bitops = ks.bitops_table(net)
+    output.say(f"{net.space}, {bitops}")
+
+    float_net = _uniform(settings, 32)
+    histories = {"float": experiment.train(float_net, "float", settings.float_epochs)}
+    rows = {"float": _row(experiment, float_net, None)}
+    output.say(f"float network: {rows['float']}")
+
+    new = net.inherit(float_net, net.named_paths["4W4A"])
+    output.say(f"supernet starts from it; new: {len(new)} clipping ranges and the like")
+    histories["supernet"] = experiment.train(
+        net, "supernet", settings.supernet_epochs, learning_rate=settings.tuning_rate
+    )
+    net.save(output.path("supernet.keras"))
+    output.say("supernet trained")
+
+    score = experiment.evaluator(net)
+    results = {}
+    for k in settings.budgets:
+        name = f"{k}W{k}A"
+        uniform = _uniform(settings, k)
+        limit = bitops <= ks.count_bitops(uniform)
+        results[name] = experiment.evolve(score, limit, f"evolution_{name}")
+        best = results[name].best
+        output.say(f"under {name}, {limit.value:.4g} G: {best}")
+        known = name in net.named_paths
+        inherited = score(net.named_paths[name])[0] if known else None
+        rows[name] = _tuned(experiment, name, lambda k=k: _uniform(settings, k, net))
+        rows[name]["inherited"] = _percent(inherited)
+        found = f"found under {name}"
+        rows[found] = _tuned(
+            experiment, found, lambda path=best.path: net.extract(path)
+        )
+        rows[found]["inherited"] = _percent(best.score)
+        output.say(f"{name}: {rows[name]}, found: {rows[found]}")
+
+    _report(output, args, settings, bitops, rows, results, histories)
+
+
+def _uniform(settings, k, net=None):
+    """The network of k bits and width 1 everywhere, with a supernet's weights."""
+    model = spaces.quantized_network(
+        settings.space["stage_blocks"],
+        (k, k),
+        l2=settings.l2,
+        alpha_l2=settings.alpha_l2,
+        **{n: v for n, v in settings.space.items() if n not in SEARCHED},
+    )
+    if net is not None:
+        # 3-bit inputs are not in the paper's space: alpha is that of 4 bits.
+        donor = net.extract("2W2A" if k == 2 else "4W4A")
+        for layer in model.layers:
+            for weight, value in zip(
+                layer.weights, donor.get_layer(layer.name).weights, strict=True
+            ):
+                weight.assign(value)
+    return model
+
+
+def _tuned(experiment, name, build):
+    """Tunes a network and tests it, once."""
+    known = experiment.output.done(name)
+    if known:
+        return known
+    keras.utils.set_random_seed(experiment.seed)
+    model = build()
+    settings = experiment.settings
+    experiment.train(
+        model,
+        name.replace(" ", "_"),
+        settings.retrain_epochs,
+        learning_rate=settings.tuning_rate,
+    )
+    return experiment.output.finish(
+        name, _row(experiment, model, ks.count_bitops(model))
+    )
+
+
+def _row(experiment, model, bitops):
+    return {
+        "bitops": bitops,
+        "params": ks.count_params(model),
+        "top1": _percent(experiment.test_accuracy(model)),
+    }
+
+
+def _percent(share):
+    return None if share is None else round(100 * float(share), 2)
+
+
+def _report(output, args, settings, bitops, rows, results, histories):
+    from keras_spos import plots, setting_plots
+
+    paper = PAPER[args.depth]
+    header = [
+        "network",
+        "BitOps, G",
+        "parameters",
+        "top-1 %",
+        "inherited, validation %",
+    ]
+    table = markdown_table(
+        [*header, "paper BitOps, G", "paper top-1 %"],
+        [
+            [
+                name,
+                "float" if row["bitops"] is None else f"{row['bitops']:.4g}",
+                f"{row['params']:,}",
+                row["top1"],
+                row.get("inherited") or "not in the space",
+                paper[name][0] or "float",
+                paper[name][1],
+            ]
+            for name, row in rows.items()
+        ],
+    )
+    note = (
+        f"Measured on {settings.dataset} with the {args.preset!r} preset (see "
+        f"report.json); the paper's figures are ImageNet's, of ResNet-{args.depth}."
+    )
+    with open(output.path("table.md"), "w") as file:
+        file.write(f"{table}\n\n{note}\n")
+    space = bitops.space
+    named = {f"under {name}": result for name, result in results.items()}
+    plots.plot_history(named, path=output.path("search.png"))
+    limits = {f"found under {n}": r.best.path for n, r in results.items()}
+    setting_plots.plot_settings(bitops, limits, path=output.path("bits.png"))
+    output.report(
+        settings_dict(settings),
+        {
+            "rows": rows,
+            "best": {n: r.best.__dict__ for n, r in results.items()},
+            "descriptions": {n: space.describe(p) for n, p in limits.items()},
+            "histories": histories,
+        },
+    )
+    print(table, note, sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
