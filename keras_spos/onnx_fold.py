@@ -53,11 +53,13 @@ def _fold_norms(graph, readers):
             continue
         if len(readers[norm.input[0]]) != 1:
             continue
+        kernel = graph.constants.get(node.input[1])
+        if kernel is None:
+            continue  # A quantized one, whose few levels must stay.
         gamma, beta, mean, variance = (
             graph.constants[name].astype("float64") for name in norm.input[1:]
         )
         scale = gamma / np.sqrt(variance + _attribute(norm, "epsilon").f)
-        kernel = graph.constants[node.input[1]]
         bias = graph.constants[node.input[2]] if len(node.input) > 2 else 0.0
         graph.constants[node.input[1]] = kernel * scale.reshape(
             -1, *[1] * (kernel.ndim - 1)

@@ -10,14 +10,31 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_spos import onnx_functions
+from keras_spos import onnx_functions, onnx_quantized
+from keras_spos.layers import PACT, QuantizedConv2D
 from keras_spos.onnx_functions import UnsupportedLayerError, activate
+from keras_spos.quantizers import FLOAT
 
 
 def _convolution(g, layer, shape, x):
     # Keras: kernel [*size, channels / groups, filters]. ONNX: the last two first.
     kernel = np.moveaxis(keras.ops.convert_to_numpy(layer.kernel), (-1, -2), (0, 1))
+    return _convolve(g, layer, shape, x, g.constant(kernel, "kernel"), layer.groups)
+
+
+def _quantized_convolution(g, layer, shape, x):
+    bits = layer.activation_bits
+    alpha = None if bits == FLOAT else layer.alpha
+    integers = onnx_quantized.computes_in_integers(layer)
+    x = onnx_quantized.activations(g, x, alpha, bits, integers)
+    kernel = onnx_quantized.weights(g, layer)
     return _convolve(g, layer, shape, x, kernel, layer.groups)
+
+
+def _pact(g, layer, shape, x):
+    if layer.bits == FLOAT:
+        return g.add("Relu", [x.name]), x.order
+    return onnx_quantized.activations(g, x, layer.alpha, layer.bits).name, x.order
 
 
 def _depthwise(g, layer, shape, x):
@@ -26,12 +43,12 @@ def _depthwise(g, layer, shape, x):
     channels = kernel.shape[-2]
     kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
     kernel = np.moveaxis(kernel, (-1, -2), (0, 1))
-    return _convolve(g, layer, shape, x, kernel, channels)
+    return _convolve(g, layer, shape, x, g.constant(kernel, "kernel"), channels)
 
 
 def _convolve(g, layer, shape, x, kernel, groups):
     order = _channels_first(layer, x)
-    inputs = [g.arrange(x, order), g.constant(kernel, "kernel")]
+    inputs = [g.arrange(x, order), kernel]
     if layer.use_bias:
         inputs.append(g.constant(layer.bias, "bias"))
     name = g.add(
@@ -133,6 +150,8 @@ def _dense(g, layer, shape, x):
 
 WRITERS = {
     **onnx_functions.WRITERS,
+    PACT: _pact,
+    QuantizedConv2D: _quantized_convolution,
     layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
     layers.BatchNormalization: _norm,
     layers.Conv2D: _convolution,

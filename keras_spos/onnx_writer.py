@@ -80,7 +80,8 @@ class Graph:
         """Adds a constant and returns its name.
 
         Args:
-            value: A Keras variable, or numbers: integers become int64, others float32.
+            value: A Keras variable, or numbers: those of 8 bits stay, other integers
+                become int64, all else float32.
             label: What the constant is, such as "kernel".
         """
         if isinstance(value, keras.Variable):
@@ -250,5 +251,7 @@ def _assemble(graph, model, inputs, outputs, batch_size):
 
 
 def _standard(array):
+    if array.dtype in ("int8", "uint8"):
+        return np.ascontiguousarray(array)
     integer = np.issubdtype(array.dtype, np.integer)
     return np.ascontiguousarray(array, "int64" if integer else "float32")
