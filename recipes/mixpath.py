@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import callbacks, search, spaces
+from keras_spos import callbacks, data, search, spaces
 from recipes import spos
 
 
@@ -57,6 +57,7 @@ PRESETS = {
     "small": Settings(
         dataset="cifar10",
         space={
+            "input_shape": (32, 32, 3),
             "stem_channels": 8,
             "stem_stride": 2,
             "channels": (12, 24, 24, 24),
@@ -97,7 +98,7 @@ PRESETS = {
     ),
     "paper": Settings(
         dataset="cifar10",
-        space={},
+        space={"input_shape": (32, 32, 3)},
         validation_per_class=500,
         batch_size=256,
         epochs=600,
@@ -115,6 +116,7 @@ class Experiment(spos.Experiment):
     """
 
     build = staticmethod(spaces.mixpath_s1)
+    prefix = ""  # of a supernet's files, where a recipe has several spaces
 
     def __init__(self, settings, output, args):
         self.settings = settings
@@ -133,7 +135,7 @@ class Experiment(spos.Experiment):
     def supernet(self, max_paths, shadow=True, file=None):
         """A trained supernet: from a file, from an earlier run, or trained now."""
         net = self.new_supernet(max_paths, shadow)
-        name = supernet_name(max_paths, shadow)
+        name = f"{self.prefix}{supernet_name(max_paths, shadow)}"
         if self.seed != self.output.args.seed:
             name += f"_seed{self.seed}"
         own = self.output.path(f"{name}.keras")
@@ -171,21 +173,24 @@ class Experiment(spos.Experiment):
         n = n or self.settings.sampled_paths
         return np.array([sampler.draw(net.space, rng) for _ in range(n)])
 
-    def pareto(self, net, score, flops):
-        """NSGA-II, and random search with as many evaluations."""
+    def nsga2(self, net, score, flops, name="nsga2"):
+        """NSGA-II: accuracy up, multiply-adds down."""
         s = self.settings
-        reference = (0.0, flops.reachable_range()[1])
-        found = search.nsga2(
+        return search.nsga2(
             net.space,
             score,
             minimize=[flops],
             population=s.population,
             generations=s.generations,
-            reference=reference,
+            reference=(0.0, flops.reachable_range()[1]),
             seed=self.seed,
-            checkpoint=self.output.path("nsga2.json"),
+            checkpoint=self.output.path(f"{name}.json"),
         )
-        sampled = search.random_search(
+
+    def random_search(self, net, score, flops):
+        """Random search with as many evaluations as NSGA-II."""
+        s = self.settings
+        return search.random_search(
             net.space,
             score,
             costs=[flops],
@@ -194,7 +199,42 @@ class Experiment(spos.Experiment):
             seed=self.seed,
             checkpoint=self.output.path("random_search.json"),
         )
-        return found, sampled
+
+    def retrain(self, net, path, name):
+        """Trains a path's network from scratch and tests it, once.
+
+        The network stays in the output folder as <name>.keras.
+        """
+        known = self.output.done(name)
+        if known:
+            return known
+        keras.utils.set_random_seed(self.seed)
+        model = net.extract(path, fresh=True)
+        self.train(model, name, self.settings.retrain_epochs)
+        model.save(self.output.path(f"{name}.keras"))
+        return self.output.finish(
+            name,
+            {
+                "path": [int(choice) for choice in path],
+                "description": net.space.describe(path),
+                "flops": ks.count_flops(model),
+                "params": ks.count_params(model),
+                **self.test(model),
+            },
+        )
+
+    def test(self, model):
+        """Top-1 and top-5 accuracy on the official test set."""
+        batches = data.evaluation(
+            self.splits.test, 500, mean=self.splits.mean, std=self.splits.std
+        )
+        metrics = [
+            keras.metrics.SparseCategoricalAccuracy(name="top1"),
+            keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"),
+        ]
+        model.compile(loss=ks.SmoothedCrossentropy(0.0), metrics=metrics)
+        result = model.evaluate(batches, verbose=0, return_dict=True)
+        return {"top1": float(result["top1"]), "top5": float(result["top5"])}
 
 
 def supernet_name(max_paths, shadow=True):

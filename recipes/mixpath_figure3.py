@@ -19,7 +19,7 @@ PRESETS = {
     **mixpath.PRESETS,
     "paper": mixpath.Settings(
         dataset="imagenet",
-        space={},
+        space={"input_shape": (224, 224, 3)},
         validation_per_class=50,
         batch_size=1024,
         epochs=120,

@@ -25,8 +25,11 @@ def main():
     experiment = mixpath.Experiment(settings, output, args)
     net = experiment.supernet(2, file=args.supernet)
     flops = ks.flops_table(net)
-    found, sampled = experiment.pareto(net, experiment.evaluator(net), flops)
-    results = {"NSGA-II": found, "random search": sampled}
+    score = experiment.evaluator(net)
+    results = {
+        "NSGA-II": experiment.nsga2(net, score, flops),
+        "random search": experiment.random_search(net, score, flops),
+    }
     plots.plot_front(results, "flops", output.path("figure7.png"), xlabel="MACs")
     reference = (0.0, flops.reachable_range()[1])
     volumes = {
@@ -34,13 +37,11 @@ def main():
         for name, result in results.items()
     }
     report = {
-        "supernet": {
-            name: {
-                "hypervolume": volumes[name],
-                "front": [c.__dict__ for c in _front(result)],
-            }
-            for name, result in results.items()
+        name: {
+            "hypervolume": volumes[name],
+            "front": [candidate.__dict__ for candidate in _front(result)],
         }
+        for name, result in results.items()
     }
     rows = [["supernet (one seed)", *_shares(volumes, reference)]]
     for name, result in results.items():

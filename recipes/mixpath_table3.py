@@ -18,7 +18,12 @@ from recipes.common import Output, arguments, markdown_table, settings_dict
 PRESETS = {
     "small": mixpath.Settings(
         dataset="cifar10",
-        space={"channels": 16, "cells": 1, "stem_stride": 2},
+        space={
+            "input_shape": (32, 32, 3),
+            "channels": 16,
+            "cells": 1,
+            "stem_stride": 2,
+        },
         train_per_class=800,
         validation_per_class=40,
         batch_size=64,
@@ -40,7 +45,7 @@ PRESETS = {
     ),
     "paper": mixpath.Settings(
         dataset="cifar10",
-        space={},
+        space={"input_shape": (32, 32, 3)},
         validation_per_class=500,
         batch_size=96,
         epochs=100,

@@ -1,0 +1,95 @@
+"""MixPath, Table 1: networks for CIFAR-10, searched there or carried over.
+
+    python -m recipes.mixpath_table1 --preset small --data-dir DIR
+
+NSGA-II looks for networks on a supernet of S1 with m = 2; the most accurate of its
+front is trained from scratch and tested. With ``--supernet FILE`` (m2_sbn.keras of
+mixpath_figure6) none is trained. With ``--network FILE``, a network trained on another
+data set (such as ImageNet; mixpath_table2 writes one), that one is fine-tuned here too.
+"""
+
+import keras
+from keras import layers
+
+import keras_spos as ks
+from keras_spos import plots
+from recipes import mixpath
+from recipes.common import Output, markdown_table, parser_for, settings_dict
+
+# Parameters and multiply-adds in millions, test error in percent (Table 1).
+PAPER = {
+    "searched on S1": (5.3, 473, 2.60),
+    "carried over": (3.5, 299, 2.17),
+}
+
+
+def main():
+    """Runs the recipe."""
+    parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
+    parser.add_argument("--supernet", help="a trained supernet with m = 2")
+    parser.add_argument("--network", help="a trained network to carry over")
+    args = parser.parse_args()
+    settings = mixpath.PRESETS[args.preset]
+    output = Output("mixpath_table1", args)
+    experiment = mixpath.Experiment(settings, output, args)
+    net = experiment.supernet(2, file=args.supernet)
+    flops = ks.flops_table(net)
+    found = experiment.nsga2(net, experiment.evaluator(net), flops)
+    output.say(f"NSGA-II: {found.best}")
+    plots.plot_front({"NSGA-II": found}, "flops", output.path("front.png"))
+    plots.plot_architecture(net.space, found.best.path, output.path("network.png"))
+    results = {
+        "searched on S1": experiment.retrain(net, found.best.path, "searched"),
+        "carried over": args.network and _carry_over(experiment, args.network),
+    }
+    table = markdown_table(
+        [
+            *("network", "parameters, M", "MACs, M", "test error, %"),
+            *("paper: parameters, M", "MACs, M", "test error, %"),
+        ],
+        [
+            [name, *(_cells(result) if result else ["not run"] * 3), *PAPER[name]]
+            for name, result in results.items()
+        ],
+    )
+    note = f"Measured on {settings.dataset} with the {args.preset!r} preset."
+    with open(output.path("table.md"), "w") as file:
+        file.write(f"{table}\n\n{note}\n")
+    output.report(
+        settings_dict(settings),
+        {"results": results, "front": [c.__dict__ for c in found.front]},
+    )
+    print(table, note, sep="\n\n")
+
+
+def _carry_over(experiment, file):
+    """Fine-tunes a trained network with a new classifier, at its own image size."""
+    known = experiment.output.done("carried_over")
+    if known:
+        return known
+    keras.utils.set_random_seed(experiment.seed)
+    source = keras.saving.load_model(file)
+    body = keras.Model(source.input, source.layers[-1].input)
+    inputs = keras.Input(experiment.splits.train.images.shape[1:])
+    x = layers.Resizing(*source.input_shape[1:3])(inputs)
+    outputs = layers.Dense(experiment.splits.num_classes, name="classifier")(body(x))
+    model = keras.Model(inputs, outputs)
+    experiment.train(model, "carried_over", experiment.settings.retrain_epochs)
+    return experiment.output.finish(
+        "carried_over",
+        {
+            "flops": ks.count_flops(model),
+            "params": ks.count_params(model),
+            **experiment.test(model),
+        },
+    )
+
+
+def _cells(result):
+    millions = (result[part] / 1e6 for part in ("params", "flops"))
+    error = 100 * (1 - result["top1"])
+    return [*(f"{value:.3g}" for value in millions), f"{error:.2f}"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""MixPath, Table 2: networks for ImageNet from the spaces S2 and S3.
+
+    python -m recipes.mixpath_table2 --preset small --data-dir DIR
+
+For each space and m = 1 and 2 a supernet is trained; NSGA-II looks for networks, and
+the most accurate of its front is trained from scratch and tested. How each differs from
+MixPath-A (S3) and MixPath-B (S2), whose blocks were not published, is printed too.
+"""
+
+import dataclasses
+
+import keras
+
+import keras_spos as ks
+from keras_spos import spaces
+from recipes import mixpath
+from recipes.common import Output, arguments, markdown_table, settings_dict
+
+SMALL_SKELETON = (
+    (1, 2, 3, 16, 0, 1, 1),
+    (2, 1, 3, 24, 0.5, 2, 2),
+    (1, 2, 3, 32, 0.5, 1, 1),
+)
+PRESETS = {
+    "small": dataclasses.replace(
+        mixpath.PRESETS["small"],
+        space={
+            "input_shape": (32, 32, 3),
+            "num_classes": 10,
+            "skeleton": SMALL_SKELETON,
+            "stem_channels": 8,
+            "head_channels": 128,
+        },
+        most_paths=(1, 2),
+    ),
+    "smoke": dataclasses.replace(
+        mixpath.PRESETS["smoke"],
+        space={
+            "input_shape": (16, 16, 3),
+            "num_classes": 10,
+            "skeleton": SMALL_SKELETON[:2],
+            "stem_channels": 8,
+            "head_channels": 16,
+            "kernel_sizes": (3, 5),
+        },
+        most_paths=(2,),
+    ),
+    "paper": mixpath.Settings(
+        dataset="imagenet",
+        space={"input_shape": (224, 224, 3)},
+        validation_per_class=50,
+        batch_size=1024,
+        epochs=120,
+        learning_rate=0.1,
+        l2=1e-5,
+        most_paths=(1, 2),
+        retrain_epochs=350,
+    ),
+}
+SPACES = {"S2": spaces.mixpath_s2, "S3": spaces.mixpath_s3}
+# Published: name, space, multiply-adds and parameters in millions, top-1 and top-5.
+PAPER = [
+    ["MixPath-A, S3 (paper)", 349, 5.0, 76.9, 93.4],
+    ["MixPath-B, S2 (paper)", 378, 5.1, 76.7, 93.3],
+]
+
+
+def main():
+    """Runs the recipe."""
+    args = arguments(__doc__.splitlines()[0], list(PRESETS))
+    settings = PRESETS[args.preset]
+    output = Output("mixpath_table2", args)
+    experiment = mixpath.Experiment(settings, output, args)
+    results = {}
+    for space, build in SPACES.items():
+        experiment.build = build
+        experiment.prefix = f"{space}_"
+        for m in settings.most_paths:
+            name = f"{space}_m{m}"
+            results[name] = output.done(name) or _found(experiment, name, m)
+            output.say(f"{name}: {results[name]}")
+    for name, result in results.items():
+        model = keras.saving.load_model(output.path(f"{name}.keras"))
+        which = "MixPath-B" if name.startswith("S2") else "MixPath-A"
+        result["differences"] = spaces.mixpath_differences(model, which)
+    table = markdown_table(
+        ["network", "MACs, M", "parameters, M", "top-1, %", "top-5, %"],
+        [
+            *(
+                [
+                    name,
+                    *(f"{r[part] / 1e6:.3g}" for part in ("flops", "params")),
+                    *(f"{100 * r[part]:.2f}" for part in ("top1", "top5")),
+                ]
+                for name, r in results.items()
+            ),
+            *PAPER,
+        ],
+    )
+    note = (
+        f"Measured on {settings.dataset} with the {args.preset!r} preset; the paper's "
+        "figures are ImageNet's. Differences from the published networks: "
+        + "; ".join(f"{n}: {r['differences'] or 'none'}" for n, r in results.items())
+    )
+    with open(output.path("table.md"), "w") as file:
+        file.write(f"{table}\n\n{note}\n")
+    output.report(settings_dict(settings), results)
+    print(table, note, sep="\n\n")
+
+
+def _found(experiment, name, m):
+    """Searches one space, and trains what it finds."""
+    net = experiment.supernet(m)
+    score = experiment.evaluator(net)
+    found = experiment.nsga2(net, score, ks.flops_table(net), f"{name}_nsga2")
+    return experiment.retrain(net, found.best.path, name)
+
+
+if __name__ == "__main__":
+    main()
