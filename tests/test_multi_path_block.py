@@ -7,6 +7,7 @@ from keras import layers, ops
 from laws import SearchableLayerLaws
 from models import SHAPE, convolution, data, randomize, residual, values
 
+from keras_spos import Evaluator, Supernet, recalibrate
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 
 
@@ -93,6 +94,23 @@ def test_each_number_of_paths_has_its_own_statistics():
     assert not means[0].any() and not means[2].any()
     vanilla = ShadowBatchNormalization(3, shadow=False)
     assert vanilla.norm(1) is vanilla.norm(3)
+
+
+def test_recalibrated_statistics_are_those_of_the_extracted_model():
+    block = MultiPathBlock([group("g", 2)], 2, name="block")
+    inputs = keras.Input(SHAPE)
+    x = layers.Flatten()(block(inputs))
+    net = randomize(Supernet(inputs, layers.Dense(3, name="classifier")(x)))
+    images, labels = data(20)
+    score = Evaluator(net, images, (images, labels % 3))
+    for path in ((1,), (4,)):
+        subnet = recalibrate(net.extract(path), images)
+        expected = ops.convert_to_numpy(subnet(images))
+        np.testing.assert_allclose(score.predict(path), expected, 1e-4, 1e-5)
+        # Only the batch norm for as many paths was measured.
+        shadows = [name for name in score.statistics(path) if "shadow" in name]
+        count = len(block.options[path[0]][1])
+        assert len(shadows) == 2 and all(f"norm_{count}/" in n for n in shadows)
 
 
 @pytest.mark.parametrize(

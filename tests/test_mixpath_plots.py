@@ -1,0 +1,33 @@
+"""MixPath's pictures show what they were given."""
+
+import numpy as np
+
+from keras_spos import mixpath_plots
+
+
+def test_histograms_share_their_axes(tmp_path):
+    panels = {
+        "m = 1": {"shadow": [0.1, 0.2]},
+        "m = 2": {"shadow": [0.5, 0.6, 0.6], "one": [0.2]},
+    }
+    file = tmp_path / "figure.png"
+    figure = mixpath_plots.plot_histograms(panels, file, bins=5)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(panels)
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    means = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]
+    np.testing.assert_allclose(means, [0.15, 1.7 / 3, 0.2])
+    assert file.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_ratios_of_shadow_batch_norms():
+    two = np.array([1.0, -2.0, 4.0])
+    figure = mixpath_plots.plot_shadow_parameters(
+        {"mean": (two / 2, two), "scale": (two * 1.1, two)},
+        expected={"mean": 0.5, "scale": 1.0},
+    )
+    (top, _, ratios, scales) = figure.axes
+    np.testing.assert_array_equal(top.lines[1].get_ydata(), [-2, 1, 4])
+    np.testing.assert_array_equal(top.lines[0].get_ydata(), [-1, 0.5, 2])
+    assert [line.get_xdata()[0] for line in ratios.lines] == [0.5, 0.5]
+    # All three channels in one bin.
+    assert sorted(patch.get_height() for patch in scales.patches)[-2:] == [0, 3]
