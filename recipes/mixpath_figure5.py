@@ -61,7 +61,7 @@ def main():
     note = (
         f"Measured on {settings.dataset} with the {args.preset!r} preset. The "
         "variance's 1/4 holds where both paths vary alike; of uncorrelated paths it is "
-        f"1/2. The largest offset is {largest:.1e}: what follows a block of S1 is a 1x1 "
+        f"1/2. The largest offset is {largest:.1e}: after a block of S1 comes a 1x1 "
         "convolution and a batch norm, which takes any offset out again, so offsets "
         "get no gradient."
     )

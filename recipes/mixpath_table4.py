@@ -20,6 +20,7 @@ from recipes.common import Output, markdown_table, parser_for, settings_dict
 
 IMAGES = 10
 # Mean and variance over the images, as printed in the paper's Table 4.
+KINDS = ("before the batch norm", "block output")
 PAPER = {"feature map": (0.9342, 6e-5), "Jacobian matrix": (0.9042, 1e-5)}
 
 
@@ -35,34 +36,31 @@ def main():
     test = data.balanced_subset(experiment.splits.test, n=IMAGES, seed=args.seed)
     images = experiment.standardise(test.images)
     block = net.searchable_layers[0]
-    pairs = _pairs(block)
-    results = {}
-    for name, normalized in (("before the batch norm", False), ("block output", True)):
-        known = output.done(name)
-        if not known:
-            similarities = [
-                _similarities(net, block, pair, images, normalized) for pair in pairs
-            ]
-            known = output.finish(name, np.array(similarities).tolist())
-        results[name] = np.array(known)
-        output.say(f"{name}: {results[name].mean((0, 2))}")
+    pairs = _pairs(len(block.groups[0].paths))
+    results = [
+        output.done(group.name)
+        or output.finish(group.name, _similarities(net, block, number, pairs, images))
+        for number, group in enumerate(block.groups)
+    ]
+    # Groups, kinds, parts, pairs, images.
+    values = np.array(results)
     rows, report = [], {}
-    for name, values in results.items():
+    for kind, name in enumerate(KINDS):
         for position, (part, paper) in enumerate(PAPER.items()):
-            per_image = values[:, position].mean(0)
+            per_image = values[:, kind, position].mean((0, 1))
             report[f"{part}, {name}"] = {
                 "mean": float(per_image.mean()),
                 "variance": float(per_image.var()),
-                "per_pair": values[:, position].mean(1).tolist(),
+                "per_pair": values[:, kind, position].mean(2).tolist(),
             }
             measured = f"{per_image.mean():.4f}", f"{per_image.var():.1e}"
             rows.append([f"{part}, {name}", *measured, *paper])
-    report["pairs"] = [[list(option) for option in pair] for pair in pairs]
+    report["pairs"] = [list(pair) for pair in pairs]
     header = ["cosine similarity", "mean", "variance", "paper mean", "paper variance"]
     table = markdown_table(header, rows)
     note = (
         f"Measured on {settings.dataset} with the {args.preset!r} preset: mean over "
-        f"{len(pairs)} pairs of a path and a sum of two that it is part of, and "
+        f"{values[:, 0, 0, :, 0].size} pairs of a path and its sum with the next, and "
         f"{IMAGES} images. The paper does not say which pair it took, nor whether the "
         "batch norm is part of the features."
     )
@@ -72,55 +70,67 @@ def main():
     print(table, note, sep="\n\n")
 
 
-def _pairs(block):
-    """Pairs of options: a path, and the sum of it and its neighbour in kernel size."""
-    return [
-        ((number, (small,)), (number, (small, large)))
-        for number, group in enumerate(block.groups)
-        for small, large in itertools.pairwise(range(len(group.paths)))
-    ]
+def _pairs(paths):
+    """A path and its neighbour in kernel size: compared are it and their sum."""
+    return list(itertools.pairwise(range(paths)))
 
 
-def _similarities(net, block, pair, images, normalized):
-    """Cosine similarities of features and of Jacobian matrices, for each image."""
-    functions = [_features(net, block, option, normalized) for option in pair]
-    features = [
-        ops.convert_to_numpy(f(images)).reshape(len(images), -1) for f in functions
-    ]
-    jacobians = []
-    for image in images:
-        products = np.zeros((2, 2))
+def _similarities(net, block, number, pairs, images):
+    """Cosine similarities for a group of the block.
+
+    Returns:
+        A list by kind, by part (features, Jacobian matrices), by pair, by image.
+    """
+    function = _features(net, block, number, pairs)
+    features = ops.convert_to_numpy(function(images))
+    by_image = []
+    for index, image in enumerate(images):
+        of_features = _cosines(_products(features[:, :, :, index : index + 1]))
+        total = 0.0
         for columns in _one_hot_images(image.shape):
             primals = np.repeat(image[None], len(columns), axis=0)
-            parts = [
-                jvp(f, primals, columns).reshape(len(columns), -1) for f in functions
-            ]
-            products += [[float((a * b).sum()) for b in parts] for a in parts]
-        norms = np.sqrt(np.diag(products))
-        jacobians.append(products[0, 1] / norms.prod())
-    dots = (features[0] * features[1]).sum(1)
-    norms = [np.sqrt((f * f).sum(1)) for f in features]
-    return [(dots / norms[0] / norms[1]).tolist(), jacobians]
+            total = total + _products(jvp(function, primals, columns))
+        by_image.append([of_features, _cosines(total)])
+    # [images, parts, kinds, pairs] to [kinds, parts, pairs, images].
+    return np.transpose(by_image, (2, 1, 3, 0)).tolist()
 
 
-def _features(net, block, option, normalized):
-    """What the first block gives for an image, as a function in inference mode."""
+def _products(values):
+    """Scalar products within pairs: [kinds, pairs, 2, ...] to [kinds, pairs, 2, 2]."""
+    flat = values.reshape(*values.shape[:3], -1).astype("float64")
+    return np.einsum("kpix,kpjx->kpij", flat, flat)
+
+
+def _cosines(products):
+    squares = np.diagonal(products, axis1=2, axis2=3)
+    return products[:, :, 0, 1] / np.sqrt(squares.prod(-1))
+
+
+def _features(net, block, number, pairs):
+    """What the first block gives for images, in inference mode.
+
+    A function of images to [kinds, pairs, 2 (one path, two paths), images, ...].
+    """
     stem = keras.Model(net.input, block.input)
-    stages = block.stages((block.options.index(option),))
-    if not normalized:
-        stages = stages[:-1]
+    group = block.groups[number]
 
     def run(x):
-        x = stem(x, training=False)
-        for stage in stages:
-            outputs = [layer(x, training=False) for layer in stage]
-            x = outputs[0] if len(outputs) == 1 else ops.add(*outputs)
-        return x
+        x = group.before(stem(x, training=False), training=False)
+        paths = [path(x, training=False) for path in group.paths]
+        kinds = [[], []]
+        for first, second in pairs:
+            sums = [paths[first], paths[first] + paths[second]]
+            raw = [group.after(y, training=False) for y in sums]
+            kinds[0].append(ops.stack(raw))
+            norms = [group.norm.norm(count) for count in (1, 2)]
+            normed = [n(y, training=False) for n, y in zip(norms, raw, strict=True)]
+            kinds[1].append(ops.stack(normed))
+        return ops.stack([ops.stack(kind) for kind in kinds])
 
     return run
 
 
-def _one_hot_images(shape, batch=512):
+def _one_hot_images(shape, batch=128):
     """The columns of the identity, as images, in batches."""
     size = int(np.prod(shape))
     for start in range(0, size, batch):
