@@ -1,276 +1,138 @@
 """What does training and searching a supernet cost, in units of one fixed subnet?
 
-    python -m benchmarks.engine --size 96 --batch 64 --output results/engine
+    python -m benchmarks.engine --output results/engine
 
-Times are taken interleaved in one process, start-up and memory each in a fresh one.
-"All options" is a step that computes every option of every block and averages them, as
-differentiable search does; "rebuild" extracts and compiles a model for each path.
+Each part runs in a fresh process, and is kept as soon as it is there; with `--resume`
+the command goes on with the parts that are missing. Within a part, what is compared is
+timed in turn. "All options" computes every option of every block and averages them, as
+differentiable search does; "rebuild" extracts and compiles a model for each path. The
+PyTorch part needs torch.
 """
 
 import argparse
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
-import time
 
-SPACES = {
-    "full": {},
-    "half": {"stage_blocks": (2, 2, 4, 2)},
-    "tiny": {
-        "stem_channels": 8,
-        "stage_channels": (16, 32),
-        "stage_blocks": (2, 2),
-        "head_channels": 64,
-    },
-}
+from benchmarks.engine_parts import PARTS
 
 
 def main():
-    """Runs all measurements and prints the table."""
+    """Runs the parts and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=96, help="image height and width")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--space", choices=list(SPACES), default="full")
     parser.add_argument(
-        "--rounds", type=int, default=15, help="timed steps of each kind"
+        "--rounds", type=int, default=8, help="timed steps of each kind"
     )
-    parser.add_argument("--output", help="folder for engine.json and engine.png")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--output", default="results/engine")
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         print(json.dumps(PARTS[args.part](args)))
         return
+    import keras
+
+    os.makedirs(args.output, exist_ok=True)
+    file = os.path.join(args.output, f"{keras.backend.backend()}.json")
     results = {}
-    for part in PARTS:
-        print(f"measuring: {part}", file=sys.stderr, flush=True)
-        results[part] = _in_fresh_process(part)
-    rows = _rows(results)
+    if args.resume and os.path.exists(file):
+        with open(file) as handle:
+            results = json.load(handle)
+    for part in args.parts:
+        if part not in results:
+            print(f"measuring: {part}", file=sys.stderr, flush=True)
+            results[part] = _in_fresh_process(part)
+            _write(file, results)
+    rows = _rows({name: part["measured"] for name, part in results.items()})
     width = max(len(r[0]) for r in rows)
     for name, value, target in rows:
         print(f"{name:<{width}}  {value:>8.2f}  {target}")
-    if args.output:
-        _write(args, results, rows)
+    _draw(file.replace(".json", ".png"), rows)
 
 
 def _in_fresh_process(part):
+    from recipes.common import provenance
+
     command = [sys.executable, "-m", "benchmarks.engine", *sys.argv[1:], "--part", part]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{part} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _rows(results):
-    """(what, ratio, target) for each line of the table."""
-    fixed, net, every = (
-        results[k] for k in ("start fixed", "start supernet", "start all")
-    )
-    steps, search = results["steps"], results["search"]
-    return [
-        (
-            "step: supernet / fixed subnet",
-            steps["supernet"] / steps["fixed"],
-            "<= 1.05",
-        ),
-        ("step: supernet / all options", steps["supernet"] / steps["all"], "<= 0.4"),
-        ("step: rebuild / supernet", steps["rebuild"] / steps["supernet"], ""),
-        ("first training step: supernet, s", net["first_step"], "<= 30"),
-        (
-            "first training step: supernet / fixed",
-            net["first_step"] / fixed["first_step"],
-            "",
-        ),
-        ("first evaluation: supernet, s", net["first_evaluation"], "<= 10"),
-        (
-            "first evaluation: supernet / fixed",
-            net["first_evaluation"] / fixed["first_evaluation"],
-            "",
-        ),
-        ("peak memory: supernet / fixed", net["peak"] / fixed["peak"], "<= 1.3"),
-        ("peak memory: supernet / all options", net["peak"] / every["peak"], "<= 0.4"),
-        (
-            "candidate / its forward passes",
-            search["alone"] / search["forward"],
-            "<= 1.1",
-        ),
-        ("candidate of a generation / alone", search["shared"] / search["alone"], ""),
-    ]
-
-
-def _write(args, results, rows):
-    from matplotlib.figure import Figure
-
-    from recipes.common import provenance
-
-    os.makedirs(args.output, exist_ok=True)
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    ratios = [r for r in rows if not r[0].endswith(", s")]
-    axes.barh([r[0] for r in ratios][::-1], [r[1] for r in ratios][::-1])
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("ratio")
-    figure.savefig(os.path.join(args.output, "engine.png"), dpi=150)
-    with open(os.path.join(args.output, "engine.json"), "w") as file:
-        json.dump(
-            {"provenance": provenance("benchmarks.engine"), "measured": results},
-            file,
-            indent=1,
-        )
-
-
-# Parts, each run in a fresh process.
-
-
-def _setting(args):
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import numpy as np
-
-    from keras_spos import spaces
-
-    net = spaces.shufflenet_v2((args.size, args.size, 3), **SPACES[args.space])
-    rng = np.random.default_rng(0)
-    x = rng.random((args.batch, args.size, args.size, 3), dtype="float32")
-    return net, x, rng.integers(0, 1000, args.batch)
-
-
-def _compile(model):
-    import keras
-
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-
-def _seconds(function, *args):
-    start = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - start
-
-
-def _peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _start(kind):
-    def run(args):
-        net, x, y = _setting(args)
-        import keras_spos as ks
-
-        if kind == "all":
-            net.sampler = ks.PathDropoutSampler(0.0)
-        path = net.space.sample(1, seed=0)[0]
-        model = net.extract(path) if kind == "fixed" else net
-        before = _peak()
-        _compile(model)
-        first = _seconds(model.train_on_batch, x, y)
-        evaluation = _seconds(model.test_on_batch, x, y)
-        # Until every option has been picked about once.
-        for _ in range(12 if kind == "supernet" else 3):
-            model.train_on_batch(x, y)
-        return {
-            "first_step": first,
-            "first_evaluation": evaluation,
-            "peak": _peak() - before,
-            "process": _peak(),
-        }
-
-    return run
-
-
-class _Fixed:
-    """Draws the same path always."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def draw(self, space, rng):
-        return self.path
-
-
-def _steps(args):
-    """Median seconds of a step of each kind, taken in turn."""
-    net, x, y = _setting(args)
-    import keras_spos as ks
-
-    _compile(net)
-    paths = net.space.sample(3, seed=0)
-    subnets = [_compile(net.extract(path)) for path in paths]
-    times = {"supernet": [], "fixed": [], "all": []}
-    for number in range(args.rounds + 2):
-        for path, subnet in zip(paths, subnets, strict=True):
-            net.sampler = _Fixed(path)
-            for kind, model in (("supernet", net), ("fixed", subnet)):
-                seconds = _seconds(model.train_on_batch, x, y)
-                if number >= 2:
-                    times[kind].append(seconds)
-        if number % 5 == 0 or number < 2:
-            net.sampler = ks.PathDropoutSampler(0.0)
-            seconds = _seconds(net.train_on_batch, x, y)
-            if number >= 2:
-                times["all"].append(seconds)
-    rebuild = _seconds(lambda: _compile(net.extract(paths[1])).train_on_batch(x, y))
-    return {k: statistics.median(v) for k, v in times.items()} | {"rebuild": rebuild}
-
-
-def _search(args):
-    """Seconds a candidate, alone and in a generation, and of its forward passes."""
-    net, x, y = _setting(args)
-    import numpy as np
-
-    import keras_spos as ks
-
-    _compile(net)
-    images = np.concatenate([x] * max(1, 512 // args.batch))
-    labels = np.concatenate([y] * max(1, 512 // args.batch))
-    score = ks.Evaluator(net, images, (images, labels), batch_size=args.batch)
-    paths = net.space.sample(6, seed=0)
-    # One generation of evolution: children of ten parents.
-    rng = np.random.default_rng(1)
-    parents = net.space.sample(10, seed=2)
-    pairs = rng.integers(0, 10, (2, 50))
-    mask = rng.random((50, net.space.num_decisions)) < 0.5
-    children = np.where(mask, parents[pairs[0]], parents[pairs[1]])
-    every = [[i] * net.space.num_decisions for i in range(4)]
-    score(np.array(every))  # Traces every option.
-    alone, forward = [], []
-    for path in paths:
-        subnet = net.extract(path)
-        batches = [
-            images[i : i + args.batch] for i in range(0, len(images), args.batch)
-        ]
-        subnet.predict_on_batch(batches[0])
-        score.cache.clear()
-        alone.append(_seconds(score, path))
-
-        def passes(subnet=subnet, batches=batches):
-            for _ in range(2):  # Calibration and validation.
-                for batch in batches:
-                    subnet.predict_on_batch(batch)
-
-        forward.append(_seconds(passes))
-    score.cache.clear()
-    shared = _seconds(score, children) / len({tuple(c) for c in children.tolist()})
+        print(f"{part} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+        raise SystemExit(1)
+    measured = json.loads(done.stdout.strip().splitlines()[-1])
     return {
-        "alone": statistics.median(alone),
-        "forward": statistics.median(forward),
-        "shared": shared,
+        "measured": measured,
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "provenance": provenance("benchmarks.engine"),
     }
 
 
-PARTS = {
-    "start fixed": _start("fixed"),
-    "start supernet": _start("supernet"),
-    "start all": _start("all"),
-    "steps": _steps,
-    "search": _search,
-}
+def _rows(measured):
+    """(what, value, target) for each line of the table that was measured."""
+    rows = []
+
+    def add(name, value, target=""):
+        rows.append((name, value, target))
+
+    if "steps" in measured:
+        s = measured["steps"]
+        add("step: supernet / fixed subnet", s["supernet"] / s["fixed"], "<= 1.05")
+        add("step: supernet / all options", s["supernet"] / s["all"], "<= 0.4")
+        add("step: rebuild / supernet", s["rebuild"] / s["supernet"])
+    if {"start-supernet", "start-fixed"} <= set(measured):
+        net, fixed = measured["start-supernet"], measured["start-fixed"]
+        add("first training step: supernet, s", net["first_step"], "<= 30")
+        add("first training step: fixed, s", fixed["first_step"])
+        add("first evaluation: supernet, s", net["first_evaluation"], "<= 10")
+        add("first evaluation: fixed, s", fixed["first_evaluation"])
+        add("peak memory: supernet / fixed", net["peak"] / fixed["peak"], "<= 1.3")
+    if {"start-supernet", "start-all"} <= set(measured):
+        net, every = measured["start-supernet"], measured["start-all"]
+        add(
+            "peak memory: supernet / all options", net["peak"] / every["peak"], "<= 0.4"
+        )
+    if "cells" in measured:
+        add("first training step: 450 options, s", measured["cells"]["first"], "<= 90")
+        add("step: 450 options / fixed", measured["cells"]["ratio"], "<= 1.05")
+    if "search" in measured:
+        s = measured["search"]
+        add("candidate / its forward passes", s["alone"] / s["forward"], "<= 1.1")
+        add("candidate of a generation / alone", s["shared"] / s["alone"])
+    for name, value in measured.get("growth", {}).items():
+        add(f"step, {name}: supernet / fixed", value["supernet"] / value["fixed"])
+        add(f"first step, {name}, s", value["first"])
+    for name, value in measured.get("pipeline", {}).items():
+        add(f"images per second: {name}", value)
+    if "torch" in measured:
+        s = measured["torch"]
+        add("step: PyTorch / this library", s["torch"] / s["supernet"], ">= 2")
+    return rows
+
+
+def _draw(file, rows):
+    from matplotlib.figure import Figure
+
+    ratios = [r for r in rows if " / " in r[0]][::-1]
+    figure = Figure(figsize=(7, 0.6 + 0.3 * len(ratios)), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([r[0] for r in ratios], [r[1] for r in ratios])
+    axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.set_xlabel("ratio")
+    figure.savefig(file, dpi=120)
+
+
+def _write(file, results):
+    with open(f"{file}.tmp", "w") as handle:
+        json.dump(results, handle, indent=1)
+    os.replace(f"{file}.tmp", file)
+
 
 if __name__ == "__main__":
     main()

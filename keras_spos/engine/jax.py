@@ -1,6 +1,7 @@
 """Compiles units on JAX: the same operations as on TensorFlow, as pure functions."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ class Runner:
                     for x, d in zip(inputs, differentiable, strict=True)
                 ]
                 outputs, new_state, penalty = unit.run(
-                    full, trainable, state, True, unpenalized
+                    full, trainable, state, True, unpenalized, normalize
                 )
                 floats = [y if _is_float(y) else None for y in outputs]
                 return (floats, penalty), (outputs, new_state)
@@ -216,6 +217,41 @@ def add(a, b):
 def scale(a, factor):
     """A tensor times a Python number."""
     return _scale(a, factor)
+
+
+def normalize(x, gamma, beta, epsilon):
+    """Batch norm of images; see `keras_spos.engine.normalization`."""
+    return _normalize(epsilon, x, gamma, beta)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalize(epsilon, x, gamma, beta):
+    return _normalize_forward(epsilon, x, gamma, beta)[0]
+
+
+def _normalize_forward(epsilon, x, gamma, beta):
+    axes = tuple(range(x.ndim - 1))
+    wide = x.astype(gamma.dtype)
+    mean, variance = keras.ops.moments(wide, axes)
+    inverse = 1 / jnp.sqrt(variance + epsilon)
+    scale = inverse * gamma
+    y = wide * scale + (beta - mean * scale)
+    return (y, mean, variance), (x, mean, inverse, gamma)
+
+
+def _normalize_backward(epsilon, kept, cotangents):
+    x, mean, inverse, gamma = kept
+    dy, _, _ = cotangents
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // mean.size
+    centred = x.astype(gamma.dtype) - mean
+    dy_mean = dy.mean(axes)
+    product = (dy * centred).mean(axes)
+    dx = inverse * gamma * (dy - dy_mean - centred * (product * inverse * inverse))
+    return dx.astype(x.dtype), product * inverse * count, dy_mean * count
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def padded(gradient, part):

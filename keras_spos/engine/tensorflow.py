@@ -117,7 +117,7 @@ class Runner:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, True, unpenalized
+                    inputs, trainable, state, True, unpenalized, normalize
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties
@@ -283,6 +283,22 @@ def add(a, b):
 def scale(a, factor):
     """A tensor times a Python number."""
     return a * tf.cast(factor, a.dtype)
+
+
+def normalize(x, gamma, beta, epsilon):
+    """Batch norm of images; see `keras_spos.engine.normalization`."""
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=tf.zeros([0], gamma.dtype),
+        variance=tf.zeros([0], gamma.dtype),
+        epsilon=epsilon,
+        is_training=True,
+    )
+    # The op's variance is the unbiased estimate.
+    count = tf.cast(tf.size(x) // tf.size(mean), variance.dtype)
+    return y, mean, variance * ((count - 1) / count)
 
 
 def padded(gradient, part):

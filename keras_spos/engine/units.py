@@ -12,6 +12,7 @@ import json
 
 import keras
 
+from keras_spos.engine.normalization import lean
 from keras_spos.layers.searchable import SearchableLayer
 
 APPLIED_TWICE = (
@@ -120,7 +121,15 @@ class Unit:
         """Regularization loss of trainable variable `index` at a value."""
         return self._trainable[index].regularizer(value)
 
-    def run(self, inputs, trainable, non_trainable, training, unpenalized=()):
+    def run(
+        self,
+        inputs,
+        trainable,
+        non_trainable,
+        training,
+        unpenalized=(),
+        normalize=None,
+    ):
         """Calls the unit on given values of its variables, without side effects.
 
         Args:
@@ -130,6 +139,7 @@ class Unit:
             training: Whether to run in training mode.
             unpenalized: Indices of trainable variables whose regularization loss is
                 counted elsewhere.
+            normalize: The backend's batch norm for training; see `lean`.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -139,8 +149,12 @@ class Unit:
             *zip(self._trainable, trainable, strict=True),
             *zip(self._non_trainable, non_trainable, strict=True),
         ]
+        norms = contextlib.nullcontext()
+        if training and normalize:
+            norms = lean(self._all_layers(), normalize)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            outputs = self.call(inputs, training)
+            with norms:
+                outputs = self.call(inputs, training)
             losses = []
             if training:
                 losses = [x for y in self._all_layers() for x in y._get_own_losses()]

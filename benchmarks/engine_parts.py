@@ -1,0 +1,280 @@
+"""The measurements of `benchmarks.engine`, each run in a fresh process."""
+
+import functools
+import os
+import resource
+import statistics
+import time
+
+import numpy as np
+
+SMALL = {"stem_channels": 16, "stage_channels": (32, 64, 128), "head_channels": 256}
+
+
+def _network(size, **options):
+    from keras_spos import spaces
+
+    return spaces.shufflenet_v2((size, size, 3), **options)
+
+
+def _batch(size, batch, classes=1000):
+    rng = np.random.default_rng(0)
+    x = rng.random((batch, size, size, 3), dtype="float32")
+    return x, rng.integers(0, classes, batch)
+
+
+def _compile(model):
+    import keras
+
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def _seconds(function, *args):
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def _peak():
+    """Largest memory that the process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _Fixed:
+    """Draws the same path always."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def draw(self, space, rng):
+        return self.path
+
+
+def start(kind, args):
+    """Seconds to the first step and evaluation, and memory above that of the imports.
+
+    Memory is the peak over 30 steps, in which a supernet picks nearly every option.
+    """
+    import keras_spos as ks
+
+    net = _network(args.size)
+    x, y = _batch(args.size, args.batch)
+    if kind == "all":
+        net.sampler = ks.PathDropoutSampler(0.0)
+    model = net.extract(net.space.sample(1, seed=0)[0]) if kind == "fixed" else net
+    before = _peak()
+    _compile(model)
+    first = _seconds(model.train_on_batch, x, y)
+    evaluation = _seconds(model.test_on_batch, x, y)
+    for _ in range(3 if kind == "all" else 30):
+        model.train_on_batch(x, y)
+    return {
+        "first_step": first,
+        "first_evaluation": evaluation,
+        "peak": _peak() - before,
+        "process": _peak(),
+    }
+
+
+def steps(args):
+    """Median seconds of a step of each kind, taken in turn."""
+    import keras_spos as ks
+
+    net = _compile(_network(args.size))
+    x, y = _batch(args.size, args.batch)
+    paths = net.space.sample(2, seed=0)
+    subnets = [_compile(net.extract(path)) for path in paths]
+    every = ks.PathDropoutSampler(0.0)
+    times = {"supernet": [], "fixed": [], "all": []}
+    for number in range(args.rounds + 2):
+        taken = {"supernet": [], "fixed": [], "all": []}
+        for path, subnet in zip(paths, subnets, strict=True):
+            net.sampler = _Fixed(path)
+            taken["supernet"].append(_seconds(net.train_on_batch, x, y))
+            taken["fixed"].append(_seconds(subnet.train_on_batch, x, y))
+        if number in (0, 1, 2, args.rounds // 2):
+            net.sampler = every
+            taken["all"].append(_seconds(net.train_on_batch, x, y))
+        if number >= 2:
+            for kind, seconds in taken.items():
+                times[kind] += seconds
+    rebuild = _seconds(lambda: _compile(net.extract(paths[1])).train_on_batch(x, y))
+    return {k: statistics.median(v) for k, v in times.items()} | {"rebuild": rebuild}
+
+
+def search(args):
+    """Seconds of a candidate, alone and in a generation, and of its forward passes."""
+    import keras_spos as ks
+
+    net = _compile(_network(args.size))
+    images, labels = _batch(args.size, 4 * args.batch)
+    score = ks.Evaluator(net, images, (images, labels), batch_size=args.batch)
+    # One generation of evolution: children of ten parents.
+    rng = np.random.default_rng(1)
+    parents = net.space.sample(10, seed=2)
+    pairs = rng.integers(0, 10, (2, 25))
+    mask = rng.random((25, net.space.num_decisions)) < 0.5
+    children = np.where(mask, parents[pairs[0]], parents[pairs[1]])
+    every = [[i] * net.space.num_decisions for i in range(4)]
+    score(np.array(every))  # Traces every option.
+    alone, forward = [], []
+    for path in net.space.sample(3, seed=0):
+        subnet = net.extract(path)
+        subnet.predict(images, batch_size=args.batch, verbose=0)
+
+        def passes(subnet=subnet):
+            for _ in range(2):  # Calibration and validation.
+                subnet.predict(images, batch_size=args.batch, verbose=0)
+
+        for _ in range(2):
+            score.cache.clear()
+            alone.append(_seconds(score, path))
+            forward.append(_seconds(passes))
+    score.cache.clear()
+    shared = _seconds(score, children) / len({tuple(c) for c in children.tolist()})
+    return {
+        "alone": statistics.median(alone),
+        "forward": statistics.median(forward),
+        "shared": shared,
+    }
+
+
+def growth(args):
+    """Step and start with the number of blocks, of choices, and of images."""
+    options = ("choice_3", "choice_5", "choice_7", "choice_x")
+    result = {}
+    for name, blocks, choices, batch in (
+        ("5 blocks", (1, 1, 2, 1), 4, 16),
+        ("10 blocks", (2, 2, 4, 2), 4, 16),
+        ("20 blocks", (4, 4, 8, 4), 4, 16),
+        ("10 blocks, 2 choices", (2, 2, 4, 2), 2, 16),
+        ("10 blocks, batch 64", (2, 2, 4, 2), 4, 64),
+    ):
+        net = _network(64, stage_blocks=blocks, options=options[:choices])
+        x, y = _batch(64, batch)
+        path = net.space.sample(1, seed=0)[0]
+        net.sampler = _Fixed(path)
+        subnet = _compile(net.extract(path))
+        first = _seconds(_compile(net).train_on_batch, x, y)
+        times = {"supernet": [], "fixed": []}
+        for _ in range(args.rounds + 2):
+            times["supernet"].append(_seconds(net.train_on_batch, x, y))
+            times["fixed"].append(_seconds(subnet.train_on_batch, x, y))
+        result[name] = {k: statistics.median(v[2:]) for k, v in times.items()}
+        result[name]["first"] = first
+    return result
+
+
+def cells(args):
+    """A supernet of NAS-Bench-201's size: 15 cells x 6 edges x 5 operations."""
+    from keras_spos import spaces
+
+    net = _compile(spaces.nasbench201())
+    x, y = _batch(32, args.batch, classes=10)
+    first = _seconds(net.train_on_batch, x, y)
+    path = (3, 2, 3, 1, 3, 4)
+    net.sampler = _Fixed(path)
+    subnet = _compile(net.extract(path))
+    times = {"supernet": [], "fixed": []}
+    for _ in range(6):
+        times["supernet"].append(_seconds(net.train_on_batch, x, y))
+        times["fixed"].append(_seconds(subnet.train_on_batch, x, y))
+    median = {k: statistics.median(v[2:]) for k, v in times.items()}
+    return {"first": first, "ratio": median["supernet"] / median["fixed"], **median}
+
+
+def pipeline(args):
+    """Images per second that the input pipelines give, and that a step takes."""
+    import tempfile
+
+    from keras_spos import data
+
+    result = {}
+    scans = data.digits(32)
+    batches = data.training(scans.train, 64, mean=scans.mean, std=scans.std)
+    result["32 px, augmented for CIFAR"] = _images_per_second(batches, 64, 2)
+    net = _compile(
+        _network(32, stage_blocks=(2, 3, 2), stem_stride=2, num_classes=10, **SMALL)
+    )
+    x, y = _batch(32, 64, classes=10)
+    for _ in range(60):
+        net.train_on_batch(x, y)
+    seconds = _seconds(lambda: [net.train_on_batch(x, y) for _ in range(20)])
+    result["32 px, small supernet trains"] = 20 * 64 / seconds
+    with tempfile.TemporaryDirectory() as folder:
+        _write_photos(folder, 256)
+        photos = data.image_folder(folder, validation_per_class=8)
+        batches = data.training(photos.train, 32, augment="imagenet")
+        result["224 px, augmented for ImageNet"] = _images_per_second(batches, 32, 2)
+    net = _compile(_network(224))
+    net.sampler = _Fixed(net.space.sample(1, seed=0)[0])
+    x, y = _batch(224, 32)
+    net.train_on_batch(x, y)
+    net.train_on_batch(x, y)
+    result["224 px, full supernet trains"] = 32 / _seconds(net.train_on_batch, x, y)
+    return result
+
+
+def _images_per_second(batches, size, epochs):
+    count = sum(1 for _ in range(1) for _ in _iterate(batches))
+    seconds = _seconds(lambda: [None for _ in range(epochs) for _ in _iterate(batches)])
+    return epochs * count * size / seconds
+
+
+def _iterate(batches):
+    if hasattr(batches, "__getitem__"):
+        return (batches[i] for i in range(len(batches)))
+    return iter(batches)
+
+
+def _write_photos(folder, count):
+    """Writes JPEG files of the usual size of ImageNet's photographs."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        os.makedirs(os.path.join(folder, name))
+    for number in range(count):
+        coarse = rng.integers(0, 256, (24, 32, 3)).astype("uint8")
+        photo = tf.cast(tf.image.resize(coarse, (375, 500)), tf.uint8)
+        file = os.path.join(folder, "ab"[number % 2], f"{number}.jpg")
+        tf.io.write_file(file, tf.io.encode_jpeg(photo))
+
+
+def torch(args):
+    """A step at batch 32 and 128 px, here and in PyTorch, on the same paths."""
+    from benchmarks.torch_supernet import TorchStep
+
+    net = _compile(_network(128))
+    step = TorchStep()
+    x, y = _batch(128, 32)
+    times = {"supernet": [], "torch": []}
+    for number in range(args.rounds + 2):
+        for path in net.space.sample(2, seed=0):
+            net.sampler = _Fixed(path)
+            seconds = {
+                "supernet": _seconds(net.train_on_batch, x, y),
+                "torch": _seconds(step, x, y, path),
+            }
+            if number >= 2:
+                for kind, value in seconds.items():
+                    times[kind].append(value)
+    return {k: statistics.median(v) for k, v in times.items()}
+
+
+PARTS = {
+    "steps": steps,
+    "start-fixed": functools.partial(start, "fixed"),
+    "start-supernet": functools.partial(start, "supernet"),
+    "start-all": functools.partial(start, "all"),
+    "cells": cells,
+    "search": search,
+    "torch": torch,
+    "pipeline": pipeline,
+    "growth": growth,
+}
