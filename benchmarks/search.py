@@ -53,17 +53,45 @@ def main():
         accuracies = table.accuracy(truth, table.rows(net.space, paths))
         known = Known(net.space, ks.flops_table(net), accuracies)
         for limited in (False, True):
-            curves = run(known, limited, seeds, args.generations)
-            rows += [
-                {"table": name, "limited": limited, "search": search_name, **curve}
-                for search_name, curve in curves.items()
-            ]
+            title = f"{name}, {'limited' if limited else 'no limit'}"
+            curves = kept(args.output, title, seeds, args.generations) or run(
+                known, limited, seeds, args.generations
+            )
             if args.output:
-                draw(args.output, name, limited, curves)
-            for row in rows[-len(curves) :]:
-                print(summary(row), flush=True)
+                keep(args.output, title, seeds, args.generations, curves)
+                draw(args.output, title, curves)
+            for search_name, curve in curves.items():
+                rows.append({"on": title, "search": search_name, **curve})
+                print(summary(rows[-1]), flush=True)
     if args.output:
         write(args.output, rows)
+
+
+def kept(folder, title, seeds, generations):
+    """What a run that was stopped has finished, or None."""
+    path = _part(folder or "", title)
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        part = json.load(file)
+    same = part["seeds"] == list(seeds) and part["generations"] == generations
+    return part["curves"] if same else None
+
+
+def keep(folder, title, seeds, generations, curves):
+    """Writes the curves of one table and limit."""
+    os.makedirs(os.path.join(folder, "parts"), exist_ok=True)
+    with open(_part(folder, title), "w") as file:
+        part = {"seeds": list(seeds), "generations": generations, "curves": curves}
+        json.dump(part, file)
+
+
+def _part(folder, title):
+    return os.path.join(folder, "parts", f"{_file(title)}.json")
+
+
+def _file(title):
+    return title.lower().replace(", ", "-").replace(" ", "_")
 
 
 class Known:
@@ -195,28 +223,24 @@ def summary(row):
     regret = np.array(row["regret"])[:, -1]
     volume = np.array(row["hypervolume"])[:, -1]
     return (
-        f"{row['table']:<16} {'limited' if row['limited'] else 'free':<8} "
-        f"{row['search']:<32} regret {regret.mean():.3f} "
+        f"{row['on']:<25} {row['search']:<32} regret {regret.mean():.3f} "
         f"(sd {regret.std(ddof=1) if len(regret) > 1 else 0:.3f}, "
         f"zero in {np.mean(regret <= 0):.0%})  hypervolume {volume.mean():.4f}  "
         f"{row['seconds']:.1f} s a search"
     )
 
 
-def draw(folder, name, limited, curves):
+def draw(folder, title, curves):
     """Regret and hypervolume against evaluations, two pictures."""
-    os.makedirs(folder, exist_ok=True)
-    title = f"{name}, {'limited' if limited else 'no limit'}"
-    file = title.lower().replace(", ", "-").replace(" ", "_")
     rank_plots.plot_search_curves(
         {n: (c["evaluations"], c["regret"]) for n, c in curves.items()},
-        os.path.join(folder, f"{file}-regret.png"),
+        os.path.join(folder, f"{_file(title)}-regret.png"),
         y="regret, points of accuracy",
         title=title,
     )
     rank_plots.plot_search_curves(
         {n: (c["evaluations"], c["hypervolume"]) for n, c in curves.items()},
-        os.path.join(folder, f"{file}-hypervolume.png"),
+        os.path.join(folder, f"{_file(title)}-hypervolume.png"),
         y="share of the table's hypervolume",
         title=title,
         log=False,

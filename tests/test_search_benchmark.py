@@ -27,7 +27,10 @@ def test_regret_and_hypervolume_of_known_searches(monkeypatch, tmp_path):
             assert curve["distinct"] == [9 * rounds] * 3
             np.testing.assert_allclose(regret[:, -1], 0, err_msg=name)
             np.testing.assert_allclose(np.array(curve["hypervolume"])[:, -1], 1)
-        benchmark.draw(tmp_path, "Known", limited, curves)
-    assert len(list(tmp_path.glob("*.png"))) == 4
-    row = {"table": "Known", "limited": True, "search": "evolution"}
-    assert "zero in 100%" in benchmark.summary({**row, **curves["evolution"]})
+    benchmark.draw(tmp_path, "Known", curves)
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    row = {"on": "Known", "search": "evolution", **curves["evolution"]}
+    assert "zero in 100%" in benchmark.summary(row)
+    benchmark.keep(tmp_path, "Known", range(3), 1, curves)
+    assert benchmark.kept(tmp_path, "Known", range(3), 1) == curves
+    assert benchmark.kept(tmp_path, "Known", range(4), 1) is None
