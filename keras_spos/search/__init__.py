@@ -16,12 +16,14 @@ Example:
 from keras_spos.search.baseline import random_search
 from keras_spos.search.evolution import evolve
 from keras_spos.search.multi_objective import nsga2
+from keras_spos.search.objective import Objective
 from keras_spos.search.result import Candidate, History, Result
 from keras_spos.search.sampling import sample_legal
 
 __all__ = [
     "Candidate",
     "History",
+    "Objective",
     "Result",
     "evolve",
     "nsga2",

@@ -73,7 +73,7 @@ def ask_tell(
                 record.check_repeats(asked, paths, generation)
                 new = asked[len(paths) :]
                 if len(new):
-                    new_scores = _checked_scores(score, new)
+                    new_scores = checked_numbers(score, new)
                     record.append(generation, new, new_scores)
                     scores = np.append(scores, new_scores)
                 paths = asked
@@ -123,22 +123,22 @@ def _tell(algorithm, seed, generation, paths, scores):
     problem.visited.update(map(tuple, paths.tolist()))
 
 
-def _checked_scores(score, paths):
-    """Calls `score` and refuses what a search cannot rank."""
-    scores = np.asarray(score(paths.copy()), dtype=np.float64)
-    if scores.shape != (len(paths),):
+def checked_numbers(function, paths, name="score"):
+    """Calls a function of paths and refuses what a search cannot rank."""
+    values = np.asarray(function(paths.copy()), dtype=np.float64)
+    if values.shape != (len(paths),):
         raise ValueError(
-            f"score returns one number per path, shape ({len(paths)},). Received: "
-            f"shape {scores.shape} for {len(paths)} paths, the first of which is "
+            f"{name} returns one number per path, shape ({len(paths)},). Received: "
+            f"shape {values.shape} for {len(paths)} paths, the first of which is "
             f"{tuple(paths[0].tolist())}."
         )
-    bad = np.flatnonzero(~np.isfinite(scores))
+    bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise ValueError(
-            f"score returns finite numbers. Received: {scores[bad[0]]} for path "
+            f"{name} returns finite numbers. Received: {values[bad[0]]} for path "
             f"{tuple(paths[bad[0]].tolist())} ({len(bad)} of {len(paths)} paths)."
         )
-    return scores
+    return values
 
 
 def _report_tables(problem, costs):

@@ -8,6 +8,7 @@ Example:
     >>> [(c.score, c.costs["flops"]) for c in result.front]         # doctest: +SKIP
 """
 
+import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
 from pymoo.core.mating import Mating
 from pymoo.operators.selection.tournament import TournamentSelection
@@ -47,7 +48,8 @@ def nsga2(
     Args:
         space: The `SearchSpace`.
         score: See `evolve`.
-        minimize: `CostTable`s to minimize next to maximizing the score.
+        minimize: `CostTable`s to minimize next to maximizing the score, or
+            `Objective`s, which are any callables.
         limits: `Limit`s that every candidate meets.
         population: Number of paths that a generation scores, and that survive it.
         generations: Number of generations, the random first one included.
@@ -80,6 +82,11 @@ def nsga2(
         )
     if reference is None:
         reference = (0.0, *(_worst(table, limits) for table in minimize))
+        if not np.all(np.isfinite(reference)):
+            raise ValueError(
+                "An Objective without a worst value needs the reference point of the "
+                f"hypervolume, (score, cost, ...). Received: reference={reference}"
+            )
     if len(reference) != 1 + len(minimize):
         raise ValueError(
             f"The reference point has a score and {len(minimize)} costs. "
