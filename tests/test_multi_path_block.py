@@ -119,6 +119,8 @@ def test_recalibrated_statistics_are_those_of_the_extracted_model():
         (lambda: ShadowBatchNormalization(0), "at least 1. Received: max_paths=0"),
         (lambda: ShadowBatchNormalization(2).norm(3), "1 to 2 paths. Received: .*3"),
         (lambda: MultiPathBlock([layers.ReLU()], 0), "Received: max_paths=0"),
+        (lambda: MultiPathBlock([], 1), "at least one. Received: "),
+        (lambda: MultiPathBlock([group("g", 1)], 2), "up to 1 paths.*max_paths=2"),
         (lambda: PathGroup([]), "at least one path. Received: none"),
         (lambda: PathGroup([layers.ReLU()], labels="ab"), r"one label per path \(1\)"),
         (lambda: PathGroup([layers.ReLU()], subsets=[(0, 1)]), r"Received: \(0, 1\)"),

@@ -2,10 +2,10 @@
 
 Example:
     >>> inputs = keras.Input((32, 32, 16))
-    >>> paths = [keras.layers.Conv2D(16, k, padding="same") for k in (3, 5, 7)]
-    >>> block = MultiPathBlock(paths, max_paths=2)
-    >>> [d.options for d in block.decisions]                       # doctest: +SKIP
-    [('k3', 'k5', 'k7', 'k3+k5', 'k3+k7', 'k5+k7')]
+    >>> paths = [
+    ...     keras.layers.Conv2D(16, k, padding="same", name=f"k{k}") for k in (3, 5, 7)]
+    >>> x = MultiPathBlock(paths, max_paths=2, name="block")(inputs)
+    >>> # Options: k3, k5, k7, k3+k5, k3+k7, k5+k7.
 """
 
 import keras
@@ -45,9 +45,22 @@ class MultiPathBlock(SearchableLayer):
                 f"Expected max_paths >= 1. Received: max_paths={max_paths}"
             )
         groups = list(groups)
-        if not any(isinstance(group, PathGroup) for group in groups):
+        are_groups = {isinstance(group, PathGroup) for group in groups}
+        if len(are_groups) != 1:
+            raise ValueError(
+                "A MultiPathBlock takes PathGroups, or layers, at least one. "
+                f"Received: {groups}"
+            )
+        if not are_groups.pop():
             norm = ShadowBatchNormalization(max_paths, name=f"{self.name}_norm")
             groups = [PathGroup(groups, norm=norm, name=f"{self.name}_paths")]
+        for group in groups:
+            most = max(map(len, group.offered(max_paths)), default=0)
+            if group.norm is not None and group.norm.max_paths < most:
+                raise ValueError(
+                    f"{group.norm.name!r} is for up to {group.norm.max_paths} paths. "
+                    f"Received: max_paths={max_paths} and a group that offers {most}."
+                )
         self.groups = groups
         self.max_paths = max_paths
         self.decision = decision or self.name
@@ -82,11 +95,11 @@ class MultiPathBlock(SearchableLayer):
         number, subset = self.options[choices[0]]
         group = self.groups[number]
         stages = [[group.paths[i] for i in subset]]
-        if any(g.before for g in self.groups):
+        if any(g.before is not None for g in self.groups):
             stages.insert(0, [group.before or self._nothing])
-        if any(g.after for g in self.groups):
+        if any(g.after is not None for g in self.groups):
             stages.append([group.after or self._nothing])
-        if any(g.norm for g in self.groups):
+        if any(g.norm is not None for g in self.groups):
             norm = group.norm and group.norm.norm(len(subset))
             stages.append([norm or self._nothing])
         return stages
