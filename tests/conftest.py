@@ -23,6 +23,31 @@ import pytest
 from models import undrawn_weights
 
 
+# What computes the same on every backend, or nothing, is tested on TensorFlow alone.
+SAME_ON_EVERY_BACKEND = [
+    "costs",
+    "hardware",
+    "mixpath_plots",
+    "mixpath_recipes",
+    "mobile_spaces",
+    "multi_path_samplers",
+    "nasbench_costs",
+    "plots",
+    "population",
+    "quantized_spaces",
+    "rank_plots",
+    "ranking",
+    "ranking_recipes",
+    "search_benchmark",
+    "setting_plots",
+    "shufflenet_costs",
+    "tabular",
+    "width_spaces",
+]
+if os.environ.get("KERAS_BACKEND") == "jax":
+    collect_ignore = [f"test_{name}.py" for name in SAME_ON_EVERY_BACKEND]
+
+
 @pytest.fixture
 def mixed_precision():
     """A function that sets the global dtype policy until the test ends."""
