@@ -22,7 +22,6 @@ import keras
 import pytest
 from models import undrawn_weights
 
-
 # What computes the same on every backend, or nothing, is tested on TensorFlow alone.
 SAME_ON_EVERY_BACKEND = [
     "costs",
