@@ -34,6 +34,7 @@ POPULATION = 50
 # The share of the space that the limit admits.
 LIMIT_QUANTILE = 1 / 3
 PEER = "regularized evolution (pyglove)"
+PEER_SEEDS = 10  # It takes seconds a search, most of them not scoring.
 
 
 def main():
@@ -54,40 +55,37 @@ def main():
         known = Known(net.space, ks.flops_table(net), accuracies)
         for limited in (False, True):
             title = f"{name}, {'limited' if limited else 'no limit'}"
-            curves = kept(args.output, title, seeds, args.generations) or run(
-                known, limited, seeds, args.generations
-            )
-            if args.output:
-                keep(args.output, title, seeds, args.generations, curves)
-                draw(args.output, title, curves)
-            for search_name, curve in curves.items():
-                rows.append({"on": title, "search": search_name, **curve})
+            curves = {}
+            for how, find in searches(known, limited, args.generations).items():
+                mine = list(seeds)[:PEER_SEEDS] if how == PEER else list(seeds)
+                asked = {"seeds": mine, "generations": args.generations}
+                part = f"{args.output}/parts/{_file(title)}-{_file(how)}.json"
+                found = args.output and kept(part, asked)
+                curves[how] = found or measure(known, limited, find, mine)
+                if args.output:
+                    keep(part, asked, curves[how])
+                rows.append({"on": title, "search": how, **curves[how]})
                 print(summary(rows[-1]), flush=True)
+            if args.output:
+                draw(args.output, title, curves)
     if args.output:
         write(args.output, rows)
 
 
-def kept(folder, title, seeds, generations):
+def kept(path, asked):
     """What a run that was stopped has finished, or None."""
-    path = _part(folder or "", title)
     if not os.path.exists(path):
         return None
     with open(path) as file:
         part = json.load(file)
-    same = part["seeds"] == list(seeds) and part["generations"] == generations
-    return part["curves"] if same else None
+    return part["curve"] if part["asked"] == asked else None
 
 
-def keep(folder, title, seeds, generations, curves):
-    """Writes the curves of one table and limit."""
-    os.makedirs(os.path.join(folder, "parts"), exist_ok=True)
-    with open(_part(folder, title), "w") as file:
-        part = {"seeds": list(seeds), "generations": generations, "curves": curves}
-        json.dump(part, file)
-
-
-def _part(folder, title):
-    return os.path.join(folder, "parts", f"{_file(title)}.json")
+def keep(path, asked, curve):
+    """Writes the curves of one search on one table."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        json.dump({"asked": asked, "curve": curve}, file)
 
 
 def _file(title):
@@ -127,8 +125,8 @@ class Known:
         return hypervolume(np.column_stack([-scores, costs]), self.reference)
 
 
-def run(known, limited, seeds, generations):
-    """All searches over all seeds: dict from a name to its curves and seconds."""
+def searches(known, limited, generations):
+    """Dict from a search's name to a function of a seed to the paths it scored."""
     evaluations = POPULATION * generations
     options = {
         "limits": [known.limit] if limited else [],
@@ -136,7 +134,7 @@ def run(known, limited, seeds, generations):
         "verbose": False,
     }
     batches = {"population": POPULATION, "generations": generations}
-    searches = {
+    found = {
         "evolution": lambda seed: search.evolve(
             known.space, known.score, seed=seed, **batches, **options
         ),
@@ -153,16 +151,18 @@ def run(known, limited, seeds, generations):
             known.space, known.score, evaluations=evaluations, seed=seed, **options
         ),
     }
-    paths = {name: _paths_of(find) for name, find in searches.items()}
+    paths = {name: _paths_of(find) for name, find in found.items()}
     if not limited and _has_pyglove():
         paths[PEER] = lambda seed: regularized_evolution(known, evaluations, seed)
-    curves = {}
-    for name, find in paths.items():
-        start = time.process_time()
-        found = [find(seed) for seed in seeds]
-        seconds = (time.process_time() - start) / len(found)
-        curves[name] = {**_curves(known, limited, found), "seconds": seconds}
-    return curves
+    return paths
+
+
+def measure(known, limited, find, seeds):
+    """Curves of one search over seeds, and its processor seconds."""
+    start = time.process_time()
+    found = [find(seed) for seed in seeds]
+    seconds = (time.process_time() - start) / len(found)
+    return {**_curves(known, limited, found), "seconds": seconds}
 
 
 def regularized_evolution(known, evaluations, seed):

@@ -17,7 +17,10 @@ def test_regret_and_hypervolume_of_known_searches(monkeypatch, tmp_path):
     legal = flops(all_paths(space)) <= known.limit.value
     assert legal.sum() == 9
     for limited, rounds in ((False, 3), (True, 1)):
-        curves = benchmark.run(known, limited, seeds=range(3), generations=rounds)
+        curves = {
+            name: benchmark.measure(known, limited, find, seeds=range(3))
+            for name, find in benchmark.searches(known, limited, rounds).items()
+        }
         assert list(curves) == ["evolution", "NSGA-II", "random search"]
         for name, curve in curves.items():
             assert curve["evaluations"] == [9 * (i + 1) for i in range(rounds)]
@@ -31,6 +34,8 @@ def test_regret_and_hypervolume_of_known_searches(monkeypatch, tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
     row = {"on": "Known", "search": "evolution", **curves["evolution"]}
     assert "zero in 100%" in benchmark.summary(row)
-    benchmark.keep(tmp_path, "Known", range(3), 1, curves)
-    assert benchmark.kept(tmp_path, "Known", range(3), 1) == curves
-    assert benchmark.kept(tmp_path, "Known", range(4), 1) is None
+    part, asked = tmp_path / "parts" / "a.json", {"seeds": [0, 1, 2]}
+    assert benchmark.kept(part, asked) is None
+    benchmark.keep(part, asked, curves["evolution"])
+    assert benchmark.kept(part, asked) == curves["evolution"]
+    assert benchmark.kept(part, {"seeds": [0]}) is None
