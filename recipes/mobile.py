@@ -45,6 +45,7 @@ class Settings(spos.Settings):
         networks: Whole networks that check the latency table.
         measure: Arguments of `hardware.measure.Settings`.
         clock: Clock of a CPU; see `hardware.engines.open_engine`.
+        baselines: Names of the published networks to compare with.
     """
 
     width: float = 1.0
@@ -53,6 +54,7 @@ class Settings(spos.Settings):
     networks: int = 60
     measure: dict = dataclasses.field(default_factory=dict)
     clock: str = "wall"
+    baselines: tuple = tuple(BASELINES)
 
 
 class Experiment(spos.Experiment):

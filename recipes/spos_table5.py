@@ -63,6 +63,7 @@ PRESETS = {
         networks=20,
         measure={"rounds": 2, "seconds": 0.002, "warmup_seconds": 0.02},
         clock="cpu",
+        baselines=("Proxyless (GPU)",),
     ),
     "paper": mobile.Settings(
         dataset="imagenet",
@@ -92,7 +93,7 @@ def main():
         latency = experiment.latency_table(engine)
         output.say(str(latency))
         baselines = {}
-        for name in mobile.BASELINES:
+        for name in settings.baselines:
             baselines[name] = _baseline(experiment, name, engine)
             output.say(f"{name}: {baselines[name]}")
 
