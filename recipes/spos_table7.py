@@ -1,0 +1,248 @@
+"""SPOS, Table 7: what a supernet costs, by single path, FBNet and ProxylessNAS.
+
+    python -m recipes.spos_table7 --preset small --data-dir DIR
+
+The three methods train one space of building blocks for a few steps, each in a process
+of its own, whose peak of memory is theirs alone. Searching costs single path training
+its evaluations; the others have their network when training ends.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+import keras
+
+import keras_spos as ks
+from keras_spos import spaces
+from recipes import spos
+from recipes.common import Output, markdown_table, parser_for, settings_dict
+from recipes.differentiable import FBNet, ProxylessNAS, SinglePath
+from recipes.memory import has_accelerator, peak_bytes, start_peak
+
+METHODS = {"single path": SinglePath, "ProxylessNAS": ProxylessNAS, "FBNet": FBNet}
+# GB on 8 GPUs, GPU days of training and of search, as printed in the paper's Table 7.
+PAPER = {
+    "single path": (24, 12, "<1"),
+    "ProxylessNAS": (37, 15, "0"),
+    "FBNet": (63, 20, "0"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(spos.Settings):
+    """One preset; see `spos.Settings`, whose epochs are not used.
+
+    Args:
+        steps: Steps whose time is measured, after everything is compiled.
+        iterations: Steps of the whole training that the measured time stands for.
+        scored: Paths whose evaluation is timed.
+    """
+
+    steps: int = 100
+    iterations: int = 150_000
+    scored: int = 20
+
+
+PRESETS = {
+    "small": Settings(
+        dataset="cifar10",
+        space={
+            "input_shape": (32, 32, 3),
+            "num_classes": 10,
+            "stem_stride": 1,
+            "stage_channels": (32, 64, 128),
+            "stage_blocks": (2, 3, 2),
+            "head_channels": 256,
+            "dropout": 0.0,
+        },
+        train_per_class=100,
+        validation_per_class=50,
+        batch_size=256,
+        supernet_epochs=0,
+        retrain_epochs=0,
+        figure1_epochs=0,
+        learning_rate=0.05,
+        calibration_images=500,
+        steps=20,
+        scored=8,
+    ),
+    "smoke": Settings(
+        dataset="digits",
+        space={
+            "input_shape": (8, 8, 3),
+            "num_classes": 10,
+            "stem_channels": 4,
+            "stage_channels": (8,),
+            "stage_blocks": (2,),
+            "head_channels": 16,
+            "dropout": 0.0,
+        },
+        validation_per_class=5,
+        batch_size=32,
+        supernet_epochs=0,
+        retrain_epochs=0,
+        figure1_epochs=0,
+        learning_rate=0.05,
+        calibration_images=20,
+        steps=5,
+        scored=2,
+    ),
+    "paper": Settings(
+        dataset="imagenet",
+        space={"input_shape": (224, 224, 3), "num_classes": 1000, "dropout": 0.0},
+        validation_per_class=50,
+        batch_size=256,
+        supernet_epochs=0,
+        retrain_epochs=0,
+        figure1_epochs=0,
+    ),
+}
+
+
+def main():
+    """Runs the recipe, or in a process of its own one method."""
+    parser = parser_for(__doc__.splitlines()[0], list(PRESETS))
+    parser.add_argument("--method", choices=METHODS, help="run only this one, here")
+    args = parser.parse_args()
+    settings = PRESETS[args.preset]
+    if args.method:
+        print(json.dumps(_run(args.method, settings, args)))
+        return
+    output = Output("spos_table7", args)
+    results = {}
+    for method in METHODS:
+        results[method] = output.done(method) or output.finish(
+            method, _in_a_process(method, args)
+        )
+        output.say(f"{method}: {results[method]}")
+    base = results["single path"]
+    rows = [_row(method, results[method], base, settings) for method in METHODS]
+    table = markdown_table(
+        [
+            "method",
+            "peak memory MB",
+            "ratio",
+            "s a step",
+            "ratio",
+            "training h",
+            "search h",
+            "paper: memory GB (ratio)",
+            "training Gds (ratio)",
+            "search Gds",
+        ],
+        rows,
+    )
+    note = (
+        f"Measured on {base['device']} with the {args.preset!r} preset, batch "
+        f"{settings.batch_size}, {settings.steps} steps; hours are for "
+        f"{settings.iterations:,} steps and {_EVALUATIONS:,} evaluations at that "
+        f"speed, by {base['clock']}. Memory is the peak over what was held before the "
+        "supernet was built. "
+        "The paper's figures are for ImageNet on 8 GPUs."
+    )
+    with open(output.path("table.md"), "w") as file:
+        file.write(f"{table}\n\n{note}\n")
+    output.report(settings_dict(settings), results)
+    print(table, note, sep="\n\n")
+
+
+_EVALUATIONS = 1000
+
+
+def _row(method, result, base, settings):
+    memory, days, search = PAPER[method]
+    hours = settings.iterations * result["seconds"] / 3600
+    searching = _EVALUATIONS * result["seconds_a_path"] / 3600
+    first = PAPER["single path"]
+    return [
+        method,
+        f"{result['bytes'] / 1e6:,.0f}",
+        f"{result['bytes'] / base['bytes']:.2f}",
+        f"{result['seconds']:.3f}",
+        f"{result['seconds'] / base['seconds']:.2f}",
+        f"{hours:.1f}",
+        f"{searching:.2f}",
+        f"{memory} ({memory / first[0]:.2f})",
+        f"{days} ({days / first[1]:.2f})",
+        search,
+    ]
+
+
+def _in_a_process(method, args):
+    command = [sys.executable, "-m", "recipes.spos_table7", "--method", method]
+    command += ["--preset", args.preset, "--seed", str(args.seed)]
+    if args.data_dir:
+        command += ["--data-dir", args.data_dir]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{method} failed: {done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _run(method, settings, args):
+    """Trains by one method and returns memory and times."""
+    splits = spos.load(settings, args.data_dir)
+    images, labels = _batch(splits.train, settings.batch_size)
+    images = spos.data.standardise(images, splits.mean, splits.std)
+    before = start_peak()
+    keras.utils.set_random_seed(args.seed)
+    net = spaces.shufflenet_v2(**settings.space, seed=args.seed)
+    net.compile(
+        keras.optimizers.SGD(settings.learning_rate, momentum=0.9),
+        ks.SmoothedCrossentropy(settings.label_smoothing),
+    )
+    trainer = METHODS[method](net, seed=args.seed)
+    trainer.warm_up(images, labels)
+    start = _clock()
+    losses = [trainer.train_step(images, labels) for _ in range(settings.steps)]
+    seconds = (_clock() - start) / settings.steps
+    return {
+        "bytes": peak_bytes() - before,
+        "seconds": seconds,
+        "seconds_a_path": _search_seconds(net, splits, settings)
+        if method == "single path"
+        else 0.0,
+        "losses": losses,
+        "clock": "wall clock" if has_accelerator() else "processor time",
+        "device": f"{keras.backend.backend()}, {platform.machine()}, "
+        f"{os.cpu_count()} cores",
+    }
+
+
+def _clock():
+    """Seconds; without an accelerator those of this process, as others may run too."""
+    return time.perf_counter() if has_accelerator() else time.process_time()
+
+
+def _search_seconds(net, splits, settings):
+    """Seconds to score one path, batch norm statistics included."""
+    calibration = _batch(splits.train, settings.calibration_images)[0]
+    held_out = _batch(splits.validation, None)
+    score = ks.Evaluator(
+        net,
+        calibration,
+        held_out,
+        preprocess=lambda x: spos.data.standardise(x, splits.mean, splits.std),
+    )
+    paths = net.space.sample(2 * settings.scored, seed=1)
+    score(paths[: settings.scored])  # Compiles what it needs.
+    start = _clock()
+    score(paths[settings.scored :])
+    return (_clock() - start) / settings.scored
+
+
+def _batch(images, count):
+    held = images if isinstance(images, spos.data.ArrayData) else None
+    held = held or spos.data.in_memory(
+        spos.data.balanced_subset(images, n=count) if count else images
+    )
+    return held.images[:count], held.labels[:count]
+
+
+if __name__ == "__main__":
+    main()
