@@ -1,7 +1,7 @@
 """How FBNet and ProxylessNAS train a supernet, and single path: SPOS's Table 7.
 
-The first two mix the options of a block, ``y = sum over i of g_i o_i(x)``, and learn the
-gates' parameters a with the weights. For s_i = dL/dg_i = <dL/dy, o_i(x)>:
+The first two mix the options of a block, ``y = sum over i of g_i o_i(x)``, and learn
+the gates' parameters a with the weights. For s_i = dL/dg_i = <dL/dy, o_i(x)>:
 
     FBNet         g = softmax((a + Gumbel noise) / T) over all options
                   dL/da = g (s - <g, s>) / T

@@ -62,7 +62,7 @@ PRESETS = {
         },
         train_per_class=100,
         validation_per_class=50,
-        batch_size=256,
+        batch_size=128,
         supernet_epochs=0,
         retrain_epochs=0,
         figure1_epochs=0,
