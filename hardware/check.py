@@ -3,7 +3,7 @@
     mean absolute percentage error, bias, Pearson, Kendall tau, and a picture
 
 The networks are measured on the engine and device of the table. A correction is fitted
-on half of them and tested on the other half; the table is rewritten with it.
+and cross-validated on them, and the table is rewritten with it.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
 
     Returns:
         A report: "raw" and "corrected" errors, the "correction", and every network's
-        path, measured and predicted latency.
+        path, measured and predicted latency. Predictions are held out: each by a
+        correction that was not fitted on that network.
     """
     table = read_table(
         table_path, batch=manifest.batch, manifest=manifest.digest, **engine.describe()
@@ -56,7 +57,7 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
     space = table.data["space"]
     raw = with_correction(table.metadata, space, NO_CORRECTION)
     sums = raw(paths)
-    correction = fit_correction(sums, raw.count(paths), measured)
+    correction, held_out = fit_correction(sums, raw.count(paths), measured)
     corrected = with_correction(table.metadata, space, correction)
     report = {
         "networks": len(names),
@@ -69,10 +70,10 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
                 "measured_ms": float(m),
                 "spread_ms": results[n]["spread_ms"],
                 "sum_ms": float(s),
-                "predicted_ms": float(c),
+                "predicted_ms": float(p),
             }
-            for n, path, m, s, c in zip(
-                names, paths, measured, sums, corrected(paths), strict=True
+            for n, path, m, s, p in zip(
+                names, paths, measured, sums, held_out, strict=True
             )
         ],
     }
@@ -116,7 +117,7 @@ def save(report, path):
     held_out = report["correction"]["held_out"]
     for name, label, color in (
         ("sum_ms", "sum of blocks", "#c3c7ce"),
-        ("predicted_ms", "corrected", "#2563a8"),
+        ("predicted_ms", "corrected, held out", "#2563a8"),
     ):
         y = [r[name] for r in rows]
         axes.scatter(x, y, s=22, color=color, label=label, linewidths=0)

@@ -18,53 +18,66 @@ from .statistics import agreement
 _MODELS = ("offset", "linear", "per block")
 
 
-def fit_correction(sums, counts, measured, held_out=0.5, seed=0, folds=5):
-    """Chooses and fits a correction on some networks, and tests it on the others.
+def fit_correction(sums, counts, measured, folds=5, seed=0):
+    """Chooses and fits a correction, and tests it on networks that it has not seen.
 
-    The choice is by cross-validation among the networks that it is fitted on.
+    Each fold's networks are predicted by a correction that was chosen and fitted on the
+    other folds'; the correction that is returned is chosen and fitted on all. Of those
+    that are as good within a tenth, the coarsest is chosen.
 
     Args:
         sums: Uncorrected predictions, in ms.
         counts: Number of blocks that compute something, for each network.
         measured: Measured latencies, in ms.
-        held_out: Share of the networks that is kept for the test.
-        seed: Seed of the split.
-        folds: Folds of the cross-validation.
+        folds: Number of folds.
+        seed: Seed of the folds.
 
     Returns:
-        A correction, as `with_correction` takes it, with its errors on the networks
-        held out.
+        A correction, as `with_correction` takes it, with the errors of the held-out
+        predictions, and those predictions.
     """
     sums, counts, measured = (np.asarray(v, float) for v in (sums, counts, measured))
-    order = np.random.default_rng(seed).permutation(len(sums))
-    test, fit = np.split(order, [round(held_out * len(order))])
-    if len(fit) < 2 * folds:
+    if len(sums) < 4 * folds:
         raise ValueError(
             f"Fitting needs at least {4 * folds} networks. Received: {len(sums)}."
         )
-    models = [m for m in _MODELS if m != "per block" or np.ptp(counts[fit]) > 0]
-    errors = {}
-    for model in models:
-        predicted = np.empty(len(fit))
-        for fold in range(folds):
-            out = np.arange(len(fit)) % folds == fold
-            weights = _solve(
-                model, sums[fit[~out]], counts[fit[~out]], measured[fit[~out]]
-            )
-            predicted[out] = _apply(weights, sums[fit[out]], counts[fit[out]])
-        errors[model] = agreement(predicted, measured[fit])["mape_percent"]
-    best = min(models, key=errors.get)
-    offset, factor, per_block = _solve(best, sums[fit], counts[fit], measured[fit])
-    predicted = _apply((offset, factor, per_block), sums[test], counts[test])
+    predicted = np.empty(len(sums))
+    for out in _folds(len(sums), folds, seed):
+        data = sums[~out], counts[~out], measured[~out]
+        model = _choose(*data, folds, seed)[0]
+        predicted[out] = _apply(_solve(model, *data), sums[out], counts[out])
+    best, errors = _choose(sums, counts, measured, folds, seed)
+    offset, factor, per_block = _solve(best, sums, counts, measured)
     return {
         "kind": best,
         "factor": float(factor),
         "per_block_ms": float(per_block),
         "offset_ms": float(offset),
-        "fitted_on": len(fit),
+        "fitted_on": len(sums),
         "cross_validated_mape_percent": errors,
-        "held_out": agreement(predicted, measured[test]),
-    }
+        "held_out": agreement(predicted, measured),
+    }, predicted
+
+
+def _folds(count, folds, seed):
+    """Masks of the networks in each fold."""
+    place = np.random.default_rng(seed).permutation(count) % folds
+    return [place == fold for fold in range(folds)]
+
+
+def _choose(sums, counts, measured, folds, seed):
+    """The coarsest of the best kinds of correction, and the error of each."""
+    errors = {}
+    for model in _MODELS:
+        if model == "per block" and not np.ptp(counts):
+            continue  # A constant number says nothing more than an offset.
+        predicted = np.empty(len(sums))
+        for out in _folds(len(sums), folds, seed):
+            weights = _solve(model, sums[~out], counts[~out], measured[~out])
+            predicted[out] = _apply(weights, sums[out], counts[out])
+        errors[model] = agreement(predicted, measured)["mape_percent"]
+    limit = 1.1 * min(errors.values())
+    return next(m for m in errors if errors[m] <= limit), errors
 
 
 def fit_additive(sizes, paths, measured):
