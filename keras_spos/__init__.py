@@ -13,6 +13,7 @@ from keras_spos.counting import (
 )
 from keras_spos.evaluation import Evaluator, recalibrate
 from keras_spos.export import OnnxReport, to_onnx
+from keras_spos.int8 import Int8Report, to_int8
 from keras_spos.layers import (
     ChoiceBlock,
     ElasticBlock,
@@ -47,6 +48,7 @@ __all__ = [
     "Evaluator",
     "FairSampler",
     "InfeasibleLimitError",
+    "Int8Report",
     "Limit",
     "MultiPathBlock",
     "MultiPathSampler",
@@ -70,5 +72,6 @@ __all__ = [
     "recalibrate",
     "register_flops",
     "score_all",
+    "to_int8",
     "to_onnx",
 ]

@@ -18,7 +18,16 @@ PARTS = [
     ["loss_head"],
     ["path_trainer"],
     ["supernet"],
-    ["evaluation", "search", "callbacks", "spaces", "export", "population"],
+    [
+        "evaluation",
+        "search",
+        "callbacks",
+        "spaces",
+        "export",
+        "population",
+        "tf_keras_twin",
+    ],
+    ["int8"],
     ["plots"],
     ["mixpath_plots", "rank_plots", "setting_plots"],
 ]

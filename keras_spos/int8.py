@@ -1,0 +1,270 @@
+"""Turns a found float network into an int8 file for phones and microcontrollers.
+
+Example:
+    >>> report = to_int8(subnet, x_train[:500], "best.tflite",     # doctest: +SKIP
+    ...                  training=(x_train, y_train), validation=(x_val, y_val))
+    >>> report.accuracy_before, report.accuracy_after              # doctest: +SKIP
+    (0.912, 0.909)
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import tempfile
+import warnings
+
+import numpy as np
+
+from keras_spos.export import to_onnx
+from keras_spos.layers import PACT, QuantizedConv2D, SearchableLayer
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8Report:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        method: "quantization-aware training" or "post-training".
+        twin_difference: Largest difference between the tf_keras twin and the model, as
+            a share of the largest output; None for ONNX, which needs no twin.
+        accuracy_before: Of the float model on the validation images, or None.
+        accuracy_after: Of the file on them, or None.
+    """
+
+    path: str
+    bytes: int
+    method: str
+    twin_difference: float | None
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+def to_int8(
+    model,
+    representative_data,
+    path,
+    training=None,
+    validation=None,
+    epochs=1,
+    batch_size=64,
+    learning_rate=1e-3,
+):
+    """Quantizes weights and activations of a stock model to 8 bits, and writes a file.
+
+    A path that ends in ``.tflite`` is written by TensorFlow Lite's converter, from a
+    copy of the model in tf_keras. With `training` that copy is first tuned by
+    quantization-aware training (tensorflow-model-optimization); the model given is left
+    as it is. A path that ends in ``.onnx`` is written by ONNX Runtime's post-training
+    quantizer. Inputs and outputs stay float32.
+
+    Args:
+        model: A Functional model of one input, such as ``net.extract(path)``.
+        representative_data: Some hundred images as the model takes them, an array, from
+            which ranges of activations are measured.
+        path: The file to write.
+        training: Images and integer labels, two arrays, for quantization-aware
+            training; TensorFlow Lite only.
+        validation: Images and integer labels, to measure accuracy before and after.
+        epochs: Length of quantization-aware training.
+        batch_size: Its batch size.
+        learning_rate: Its learning rate (SGD with momentum 0.9).
+
+    Returns:
+        An `Int8Report`.
+    """
+    path = os.path.abspath(path)
+    images = np.asarray(representative_data, "float32")
+    _check(model, images, path, training)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if path.endswith(".onnx"):
+        difference = None
+        _write_onnx(model, images, path)
+    else:
+        tuning = None
+        if training is not None:
+            tuning = (*training, epochs, batch_size, learning_rate)
+        difference = _write_tflite(model, images, path, tuning)
+    before = after = None
+    if validation is not None:
+        x, y = np.asarray(validation[0], "float32"), np.asarray(validation[1])
+        before = float(np.mean(model.predict(x, verbose=0).argmax(-1) == y))
+        run = _run_onnx if path.endswith(".onnx") else _run_tflite
+        after = float(np.mean(run(path, x).argmax(-1) == y))
+    return Int8Report(
+        path=path,
+        bytes=os.path.getsize(path),
+        method="post-training" if training is None else "quantization-aware training",
+        twin_difference=difference,
+        accuracy_before=before,
+        accuracy_after=after,
+    )
+
+
+def _check(model, images, path, training):
+    if not path.endswith((".tflite", ".onnx")):
+        raise ValueError(
+            f"Expected a path ending in .tflite or .onnx. Received: {path}"
+        )
+    if path.endswith(".onnx") and training is not None:
+        raise ValueError(
+            "Quantization-aware training writes TensorFlow Lite files: pass a path "
+            f"that ends in .tflite, or no training. Received: {path}"
+        )
+    for layer in model._flatten_layers():
+        if isinstance(layer, SearchableLayer):
+            raise ValueError(
+                "Extract a subnet first, to_int8(net.extract(path), ...). "
+                f"Received: {model.name!r}, a supernet."
+            )
+        if isinstance(layer, (PACT, QuantizedConv2D)):
+            raise ValueError(
+                f"Layer {layer.name!r} is quantized already: export that with to_onnx."
+            )
+    expected = tuple(model.inputs[0].shape[1:])
+    if images.shape[1:] != expected or not len(images):
+        raise ValueError(
+            f"Representative images have shape [n, {expected}]. "
+            f"Received: {images.shape}"
+        )
+
+
+def _write_onnx(model, images, path):
+    quantization = _import("onnxruntime.quantization", "onnxruntime")
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, name):
+            self.batches = iter([{name: x[None]} for x in images])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        floats = os.path.join(folder, "float.onnx")
+        report = to_onnx(model, floats)
+        (name,) = report.inputs
+        quantization.quantize_static(
+            floats,
+            path,
+            Reader(name),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def _write_tflite(model, images, path, tuning):
+    """Writes the file; returns how far the twin is from the model."""
+    tf = _import("tensorflow", "tensorflow")
+    _import("tf_keras", "'keras_spos[int8]'")
+    from keras_spos.tf_keras_twin import largest_difference, twin
+
+    with _quiet():
+        copy = twin(model)
+        difference = largest_difference(model, copy, images[:8])
+        if not difference <= 1e-4:
+            raise ValueError(
+                f"The copy in tf_keras differs from the model by {difference:.3g} of "
+                "the largest output. No file was written."
+            )
+        if tuning is not None:
+            copy = _tuned(copy, images, *tuning)
+        converter = tf.lite.TFLiteConverter.from_keras_model(copy)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if tuning is None:
+            converter.representative_dataset = lambda: ([x[None]] for x in images)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        contents = converter.convert()
+    with open(path, "wb") as file:
+        file.write(contents)
+    return difference
+
+
+def _tuned(copy, images, x, y, epochs, batch_size, learning_rate):
+    """Quantization-aware training of a tf_keras model."""
+    import tf_keras
+
+    tfmot = _import("tensorflow_model_optimization", "'keras_spos[int8]'")
+    tools = tfmot.quantization.keras
+
+    class AsItIs(tools.QuantizeConfig):
+        """For slices: what comes in is quantized already."""
+
+        def get_weights_and_quantizers(self, layer):
+            return []
+
+        def get_activations_and_quantizers(self, layer):
+            return []
+
+        def set_quantize_weights(self, layer, quantize_weights):
+            pass
+
+        def set_quantize_activations(self, layer, quantize_activations):
+            pass
+
+        def get_output_quantizers(self, layer):
+            return []
+
+        def get_config(self):
+            return {}
+
+    classes = {type(layer) for layer in copy.layers}
+    slices = {c.__name__: c for c in classes if c.__name__ == "Slice"}
+
+    def annotate(layer):
+        if type(layer).__name__ == "Slice":
+            return tools.quantize_annotate_layer(layer, AsItIs())
+        return tools.quantize_annotate_layer(layer)
+
+    with tools.quantize_scope({**slices, "AsItIs": AsItIs}):
+        annotated = tf_keras.models.clone_model(copy, clone_function=annotate)
+        for new, old in zip(annotated.layers, copy.layers, strict=True):
+            new.set_weights(old.get_weights())
+        model = tools.quantize_apply(annotated)
+    model.compile(
+        tf_keras.optimizers.SGD(learning_rate, momentum=0.9),
+        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    x = np.asarray(x, "float32")
+    model.fit(x, np.asarray(y), batch_size=batch_size, epochs=epochs, verbose=0)
+    return model
+
+
+def _run_tflite(path, images):
+    tf = _import("tensorflow", "tensorflow")
+    with _quiet():
+        interpreter = tf.lite.Interpreter(model_path=path)
+    (given,), (result,) = (
+        interpreter.get_input_details(),
+        (interpreter.get_output_details()),
+    )
+    interpreter.resize_tensor_input(given["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], images)
+    interpreter.invoke()
+    return interpreter.get_tensor(result["index"])
+
+
+def _run_onnx(path, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+@contextlib.contextmanager
+def _quiet():
+    # tf_keras and the converter warn about themselves.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _import(name, package):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"to_int8 needs {name}: pip install {package}") from error
