@@ -17,10 +17,11 @@ def network():
     net = spaces.shufflenet_v2(
         SHAPE,
         4,
-        stem_channels=4,
-        stage_channels=(8,),
+        stem_channels=8,
+        stage_channels=(16,),
         stage_blocks=(2,),
-        head_channels=16,
+        head_channels=32,
+        dropout=0.0,
     )
     return net.extract((1, 0), fresh=True)
 
@@ -39,8 +40,8 @@ def trained():
     keras.utils.set_random_seed(0)
     model = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.02), loss)
-    model.fit(*colours(600), batch_size=50, epochs=10, verbose=0)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    model.fit(*colours(600), batch_size=50, epochs=6, verbose=0)
     return model
 
 
