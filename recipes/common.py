@@ -127,12 +127,22 @@ def markdown_table(header, rows):
     return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines)
 
 
+_FOLDERS = (
+    "--data-dir",
+    "--output-dir",
+    "--supernet",
+    "--tables",
+    "--output",
+    "--checkpoint",
+)
+
+
 def _without_folders(words):
     kept, skip = [], False
     for word in words:
         # A folder's name says nothing on another machine.
         kept.append("DIR" if skip else word)
-        skip = word in ("--data-dir", "--output-dir", "--supernet", "--tables")
+        skip = word in _FOLDERS
     return kept
 
 

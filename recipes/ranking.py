@@ -84,6 +84,13 @@ def arguments(description, presets):
     parser.add_argument(
         "--tables", help="folder with the benchmark's table (default: --data-dir)"
     )
+    parser.add_argument(
+        "--trainings",
+        nargs="+",
+        choices=list(TRAININGS),
+        default=list(TRAININGS),
+        help="what to compare; a later run with --resume may add the rest",
+    )
     return parser.parse_args()
 
 
@@ -119,7 +126,7 @@ class Study:
             A list of what `run` returns.
         """
         runs = []
-        for training in TRAININGS:
+        for training in self.args.trainings:
             plain = training == "plain SPOS"
             s = self.settings
             for seed in range(s.seeds if plain else s.option_seeds):
