@@ -146,15 +146,30 @@ class CostTable:
         os.replace(temporary, path)
 
     @classmethod
-    def load(cls, path):
-        """Reads a table that `save` (or the hardware profiler) wrote."""
+    def load(cls, path, unit=None, metadata=None):
+        """Reads a table that `save` (or the hardware profiler) wrote.
+
+        Args:
+            path: The file.
+            unit: The unit that it must be in, such as "ms".
+            metadata: Facts that its metadata must state, such as ``{"batch": 32}``.
+        """
         try:
             with open(path) as file:
-                return cls.from_dict(json.load(file))
+                table = cls.from_dict(json.load(file))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a complete cost table: {type(error).__name__}: {error}"
             ) from error
+        found = {"unit": table.unit, **table.metadata}
+        expected = {**({"unit": unit} if unit else {}), **(metadata or {})}
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise ValueError(
+                    f"Expected a table of {name}={value!r}. Received: "
+                    f"{name}={found.get(name)!r} in {path}."
+                )
+        return table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,6 +101,18 @@ def test_not_a_table(tmp_path):
         CostTable.load(path)
 
 
+def test_a_table_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "table.json"
+    table().save(path)
+    CostTable.load(path, unit="ms", metadata={"batch": 32})
+    with pytest.raises(ValueError, match="unit='s'. Received: unit='ms'"):
+        CostTable.load(path, unit="s")
+    with pytest.raises(ValueError, match="batch=1. Received: batch=32 in .*table.json"):
+        CostTable.load(path, metadata={"batch": 1})
+    with pytest.raises(ValueError, match="precision='fp16'. Received: precision=None"):
+        CostTable.load(path, metadata={"precision": "fp16"})
+
+
 def test_wrong_number_of_costs():
     with pytest.raises(ValueError, match=r"'x' of table .*shape \(3,\).*shape \(2,\)"):
         CostTable(SPACE, 0, [Block("x", (1,), np.zeros(2))])
