@@ -79,8 +79,8 @@ def _warn_if_noisy(table, settings):
     if noisy > 0.1 * len(entries) and settings.statistic == "median":
         print(
             f"{noisy} of {len(entries)} blocks have a spread of over 10 %: others use "
-            "this machine. Measure again with --statistic floor (and --clock cpu on a "
-            "CPU), or when it is quiet.",
+            "this machine. Measure when it is quiet, or with --clock cpu on a CPU, and "
+            "--statistic floor or more --rounds; the log is used again.",
             file=sys.stderr,
         )
 

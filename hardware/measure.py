@@ -8,8 +8,10 @@ files, and a run that was stopped goes on with the rounds it lacks. Two statisti
     floor   the lower quartile of the rounds' lowest deciles; spread: likewise, of the
             lower half of the rounds
 
-The median is what a quiet machine takes. The floor is for a machine that others use:
-they add to some of the runs, up to twice the time, and subtract from none.
+The median is for a quiet machine, and for one that is busy all the time, with more
+rounds. The floor is for a machine that others use now and then: they add to some of the
+runs, up to twice the time, and subtract from none; but where no run is undisturbed, the
+floor is only the luckiest.
 
 Example:
     >>> with open_engine("onnxruntime") as engine:                 # doctest: +SKIP
