@@ -25,6 +25,10 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="a minute of compiling; the steps are tested one by one",
+)
 def test_one_supernet_for_two_recipes(run, monkeypatch):
     monkeypatch.setattr(mixpath_table4, "IMAGES", 1)
     folder, ratios = run(mixpath_figure5)
