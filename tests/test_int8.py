@@ -40,7 +40,8 @@ def trained():
     keras.utils.set_random_seed(0)
     model = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.01), loss)
+    jit = keras.backend.backend() == "jax"
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=jit)
     model.fit(*colours(600), batch_size=50, epochs=6, verbose=0)
     return model
 
