@@ -41,6 +41,9 @@ def test_one_convolution(bits, bias, tmp_path):
         assert kernel.dtype == np.float32
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a minute on JAX, and no other law"
+)
 def test_a_subnet_of_a_quantized_space(tmp_path):
     net = spaces.quantized_resnet(
         (16, 16, 3), 4, (1, 1), stage_channels=(4, 8), alpha=2.0

@@ -9,6 +9,10 @@ from models import randomize
 from keras_spos import spaces, to_int8
 from keras_spos.layers import QuantizedConv2D
 
+# What is written depends on weights alone, and JAX takes minutes to train the network.
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a minute on JAX, and no other law"
+)
 SHAPE = (8, 8, 3)
 
 
