@@ -329,5 +329,5 @@ def _engineering(axes):
 
 def _finish(figure, path):
     if path is not None:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure
