@@ -11,7 +11,7 @@ from keras_spos.counting import (
     params_table,
     register_flops,
 )
-from keras_spos.evaluation import Evaluator, recalibrate
+from keras_spos.evaluation import Evaluator
 from keras_spos.export import OnnxReport, to_onnx
 from keras_spos.int8 import Int8Report, to_int8
 from keras_spos.layers import (
@@ -28,6 +28,7 @@ from keras_spos.multi_path_samplers import (
     OneShotSampler,
 )
 from keras_spos.population import score_all
+from keras_spos.recalibration import recalibrate
 from keras_spos.samplers import (
     CostRangeSampler,
     FairSampler,

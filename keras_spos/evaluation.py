@@ -12,9 +12,8 @@ import numpy as np
 from keras import ops
 from tqdm.auto import tqdm
 
-from keras_spos.engine import Engine
-from keras_spos.engine.units import APPLIED_TWICE
 from keras_spos.extraction import extract
+from keras_spos.recalibration import State, batches_of, combine, images_of, split
 
 
 class Evaluator:
@@ -64,7 +63,7 @@ class Evaluator:
         verbose=False,
     ):
         self.net = net
-        images = None if calibration is None else _images(calibration)
+        images = None if calibration is None else images_of(calibration)
         if recalibrate and (images is None or not len(images)):
             raise ValueError(
                 "Recalibration needs training images. Received: an empty calibration "
@@ -91,11 +90,11 @@ class Evaluator:
         total = per_image * (len(x) + (len(images) if recalibrate else 0))
         # A snapshot is kept for each choice that a later path changes.
         self._share = total * 4 <= memory
-        self._validation = _split(x, batch_size)
+        self._validation = split(x, batch_size)
         self._calibration = []
         if recalibrate:
             fits = max(1, int(memory / 4 / per_image))
-            self._calibration = _split(images, calibration_batch_size or fits)
+            self._calibration = split(images, calibration_batch_size or fits)
 
     def __call__(self, paths):
         """Scores one path or many.
@@ -197,7 +196,7 @@ class Evaluator:
                 snapshots = {k: s for k, s in snapshots.items() if k <= shared[number]}
 
     def _start(self, engine):
-        return _State(
+        return State(
             [self._tensors(engine, x) for x in self._calibration],
             [self._tensors(engine, x) for x in self._validation],
             {},
@@ -211,121 +210,18 @@ class Evaluator:
         units = engine.units(path)
         measured = []
         for images in self._calibration:
-            state = _State([self._tensors(engine, images)], [], {})
+            state = State([self._tensors(engine, images)], [], {})
             for step, active in zip(engine.steps, units, strict=True):
                 state.advance(engine, step, active)
             measured.append((len(images), state.measured))
-        statistics = _combine(measured) if measured else {}
+        statistics = combine(measured) if measured else {}
         predictions = []
         for images in self._validation:
-            state = _State([], [self._tensors(engine, images)], statistics)
+            state = State([], [self._tensors(engine, images)], statistics)
             for step, active in zip(engine.steps, units, strict=True):
                 state.advance(engine, step, active)
             predictions.append(state.predictions(engine))
         return path, statistics, np.concatenate(predictions)
-
-
-def recalibrate(model, images, batch_size=None):
-    """Gives a stock model the batch norm statistics of some images, exactly.
-
-    Args:
-        model: A Functional or Sequential model, such as ``net.extract(path)``. Changed
-            in place.
-        images: Training images, an array ``[n, ...]``, or a dataset of batches.
-        batch_size: Images per batch; all at once by default. See `Evaluator`.
-
-    Returns:
-        The model.
-    """
-    images = _images(images)
-    if not len(images):
-        raise ValueError("Recalibration needs training images. Received: none.")
-    functional = getattr(model, "_functional", None) or model
-    engine = Engine(functional)
-    first = engine.inputs[0]
-    batches = [{first: engine.convert([x])[0]} for x in _split(images, batch_size)]
-    state = _State(batches, [], {})
-    for step in engine.steps:
-        state.advance(engine, step, (step.unit,))
-    for variable in model.non_trainable_variables:
-        if id(variable) in state.statistics:
-            variable.assign(ops.copy(state.statistics[id(variable)]))
-    return model
-
-
-class _State:
-    """Tensors of all calibration and validation batches at one point of the network."""
-
-    def __init__(self, calibration, validation, statistics):
-        self.calibration = calibration
-        self.validation = validation
-        self.statistics = statistics
-        self.measured = {}
-
-    def copy(self):
-        return _State(
-            [dict(t) for t in self.calibration],
-            [dict(t) for t in self.validation],
-            dict(self.statistics),
-        )
-
-    def advance(self, engine, step, units):
-        """Runs one step on every batch: calibration first, then validation with it."""
-        measured = []
-        for tensors in self.calibration:
-            statistics = {}
-
-            def measure(unit, inputs, statistics=statistics):
-                outputs, new = engine.calibrate(unit, inputs)
-                statistics.update(new)
-                return outputs
-
-            count = len(tensors[step.inputs[0]])
-            engine.run(step, tensors, measure, units)
-            measured.append((count, statistics))
-        if measured:
-            new = _combine(measured)
-            if new.keys() & self.statistics.keys():
-                raise ValueError(APPLIED_TWICE)
-            self.statistics.update(new)
-            self.measured.update(measured[0][1])
-        for tensors in self.validation:
-            engine.run(
-                step, tensors, lambda u, x: engine.infer(u, x, self.statistics), units
-            )
-
-    def predictions(self, engine):
-        outputs = [ops.convert_to_numpy(engine.pack(t)) for t in self.validation]
-        return np.concatenate(outputs) if outputs else None
-
-
-def _combine(measured):
-    """Total mean and variance from those of batches.
-
-    mean = sum n_i mean_i / N; variance = sum n_i (variance_i + mean_i^2) / N - mean^2.
-
-    Args:
-        measured: For each batch its size and a dict from the ids of a batch norm's
-            variables (mean, variance) to their values.
-
-    Returns:
-        A dict from variable id to value.
-    """
-    total = sum(count for count, _ in measured)
-    result = {}
-    for ids in measured[0][1]:
-        if len(measured) == 1:
-            result.update(zip(ids, measured[0][1][ids], strict=True))
-            continue
-        values = [
-            (n, *(ops.convert_to_numpy(v).astype("float64") for v in batch[ids]))
-            for n, batch in measured
-        ]
-        mean = sum(n * m for n, m, _ in values) / total
-        variance = sum(n * (v + m * m) for n, m, v in values) / total - mean * mean
-        for key, value in zip(ids, (mean, variance), strict=True):
-            result[key] = ops.convert_to_tensor(value, "float32")
-    return result
 
 
 def _common_prefix(a, b):
@@ -368,35 +264,16 @@ def _largest_bytes(net):
     return 4 * max(int(np.prod([d or 224 for d in s])) for s in shapes)
 
 
-def _split(array, size):
-    size = size or len(array)
-    return [array[i : i + size] for i in range(0, len(array), size)]
-
-
 def _compatible(shape, expected):
     return len(shape) == len(expected) and all(
         e is None or s == e for s, e in zip(shape, expected, strict=True)
     )
 
 
-def _batches(data):
-    """Batches of a dataset, or of a list of batches."""
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(len(data)))
-    return iter(data)
-
-
-def _images(data):
-    if hasattr(data, "ndim") or hasattr(data, "shape"):
-        return np.asarray(data)
-    parts = [b[0] if isinstance(b, (tuple, list)) else b for b in _batches(data)]
-    return np.concatenate([np.asarray(p) for p in parts]) if parts else np.zeros((0,))
-
-
 def _images_and_labels(data):
     if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
         return np.asarray(data[0]), np.asarray(data[1])
-    pairs = [(np.asarray(b[0]), np.asarray(b[1])) for b in _batches(data)]
+    pairs = [(np.asarray(b[0]), np.asarray(b[1])) for b in batches_of(data)]
     if not pairs:
         return np.zeros((0,)), np.zeros((0,))
     return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))

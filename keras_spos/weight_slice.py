@@ -86,8 +86,10 @@ def placeholders():
     """
     name = "uninitialized_variables"
     known = len(global_state.get_global_attribute(name, []))
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    # Keras would give them values when the next scope ends.
-    waiting = global_state.get_global_attribute(name, [])
-    global_state.set_global_attribute(name, waiting[:known])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras would give them values when the next scope ends.
+        waiting = global_state.get_global_attribute(name, [])
+        global_state.set_global_attribute(name, waiting[:known])

@@ -10,6 +10,7 @@ from keras_spos import spaces, tabular
 from recipes import ranking
 from recipes.common import Output
 from recipes.ranking import Settings, arguments
+from recipes.ranking_report import finish, judge
 
 TRUTH, FLOPS, PARAMS = "mean_acc", "flops", "params"
 PRESETS = {
@@ -71,7 +72,7 @@ def main():
     output = Output("nasbench_macro", args)
     study = ranking.Study(settings, output, args, spaces.nasbench_macro, table)
     runs = study.compare("Macro")
-    rows = study.judge(runs, TRUTH, FLOPS, PARAMS)
+    rows = judge(study, runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (
         f"Supernets trained for {settings.epochs} epochs on {settings.dataset} at "
@@ -79,7 +80,7 @@ def main():
         "CIFAR-10 test accuracy of three trainings at 32 px for 50 epochs, from the "
         "table; two of the three trainings rank each other with a tau of 0.882."
     )
-    study.finish(runs, rows, TRUTH, FLOPS, {}, note)
+    finish(study, runs, rows, TRUTH, FLOPS, {}, note)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import callbacks, data, plots, rank_plots, ranking
-from recipes.common import markdown_table, parser_for, settings_dict
+from keras_spos import callbacks, data
+from recipes.common import parser_for
 
 # How supernets are trained: the sampler, and how many times the epochs.
 TRAININGS = {
@@ -244,129 +244,10 @@ class Study:
         """Images as the model takes them."""
         return data.standardise(images, self.splits.mean, self.splits.std)
 
-    def judge(self, runs, truth, flops, params):
-        """Reads the truth, now that all scores are final.
-
-        Args:
-            runs: What `run` returned.
-            truth: Name of the table's accuracy.
-            flops: Name of its multiply-adds.
-            params: Name of its parameters.
-
-        Returns:
-            A list of rows (dicts), one for each space, training and scoring, over
-            seeds.
-        """
-        costs = {"flops": self.table.read(flops), "params": self.table.read(params)}
-        truths = self.table.accuracy(truth)
-        groups = {}
-        for run in runs:
-            rows = np.array(run["rows"])
-            for scoring, scores in run["scores"].items():
-                row = ranking.report(
-                    scores,
-                    truths[rows],
-                    {n: c[rows] for n, c in costs.items()},
-                    resamples=self.settings.resamples,
-                )
-                key = run["label"], run["training"], scoring
-                groups.setdefault(key, []).append(row)
-        return [
-            {
-                "space": label,
-                "training": training,
-                "scoring": scoring,
-                "seeds": len(each),
-                "tau_mean": float(np.mean([r["kendall_tau"]["value"] for r in each])),
-                "tau_sd": _deviation([r["kendall_tau"]["value"] for r in each]),
-                "residual_tau_mean": float(
-                    np.mean([r["residual_tau_in_flops"]["value"] for r in each])
-                ),
-                "each": each,
-            }
-            for (label, training, scoring), each in groups.items()
-        ]
-
-    def finish(self, runs, rows, truth, flops, paper, note):
-        """Writes the report, the table and the pictures, and prints the table."""
-        table = markdown_table(
-            [
-                "space",
-                "training",
-                "scores",
-                "seeds",
-                "tau (sd over seeds)",
-                "95 % interval, seed 0",
-                "residual tau",
-                "FLOPs tau",
-                "params tau",
-                "top-10 regret",
-                "paper",
-            ],
-            [_cells(row, paper) for row in rows],
-        )
-        with open(self.output.path("table.md"), "w") as file:
-            file.write(f"{table}\n\n{note}\n")
-        truths = self.table.accuracy(truth)
-        curves = {}
-        for run in runs:
-            tracked = run.get("tracked")
-            if tracked:
-                of_sample = truths[np.array(tracked["rows"])]
-                taus = [ranking.kendall_tau(s, of_sample) for s in tracked["scores"]]
-                run["tracked"]["taus"] = taus
-                curves[run["label"]] = (taus, taus, taus)
-        if curves:
-            plots.plot_curves(
-                curves, self.output.path("tau_by_epoch.png"), y="Kendall's tau"
-            )
-        first = [r for r in runs if r["label"] == runs[0]["label"] and r["seed"] == 0]
-        scores = {
-            f"{run['training']},\n{scoring}": values
-            for run in first
-            for scoring, values in run["scores"].items()
-        }
-        sample = np.array(first[0]["rows"])
-        costs = self.table.read(flops)[sample]
-        rank_plots.plot_ranks(
-            {**scores, "FLOPs alone\n": costs},
-            truths[sample],
-            costs,
-            self.output.path("ranks.png"),
-        )
-        self.output.report(
-            settings_dict(self.settings), {"rows": rows, "runs": runs, "note": note}
-        )
-        print(table, note, sep="\n\n")
-
     def _merge(self, net):
         if self.merge is None:
             return None
         return lambda paths: self.merge(net.space, paths)
-
-
-def _cells(row, paper):
-    first = row["each"][0]
-    tau, regret = first["kendall_tau"], first["top10_regret"]["value"]
-    published = paper.get((row["space"], row["training"], row["scoring"]), "")
-    return [
-        row["space"],
-        row["training"],
-        row["scoring"],
-        row["seeds"],
-        f"{row['tau_mean']:.3f} ({row['tau_sd']:.3f})",
-        f"{tau['low']:.3f} to {tau['high']:.3f}",
-        f"{row['residual_tau_mean']:.3f}",
-        f"{first['flops_tau']['value']:.3f}",
-        f"{first['params_tau']['value']:.3f}",
-        f"{regret:.2f}",
-        published,
-    ]
-
-
-def _deviation(values):
-    """Sample standard deviation; 0 of one value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _sample(space, n, seed):

@@ -12,6 +12,7 @@ from keras_spos import spaces, tabular
 from keras_spos.spaces.nasbench201 import live_edges
 from recipes.common import Output
 from recipes.ranking import Settings, Study, arguments
+from recipes.ranking_report import finish, judge
 
 TRUTH, FLOPS, PARAMS = "cifar10_test_200", "cifar10_flops", "cifar10_params"
 SPACES = {"Original": 0, "Reduce-1": 1, "Reduce-2": 2, "Reduce-3": 3}
@@ -77,7 +78,7 @@ def main():
     for space in REDUCED[args.preset]:
         scorings, reduction = ["recalibrated"], SPACES[space]
         runs.append(study.run(space, "plain SPOS", 0, scorings, reduction=reduction))
-    rows = study.judge(runs, TRUTH, FLOPS, PARAMS)
+    rows = judge(study, runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (
         f"Supernets with N = {settings.space.get('cells', 5)} cells a stage, "
@@ -86,7 +87,7 @@ def main():
         "epochs on CIFAR-10 at 32 px, all architectures. Truth: CIFAR-10 test accuracy "
         "after 200 epochs, from the table."
     )
-    study.finish(runs, rows, TRUTH, FLOPS, PAPER, note)
+    finish(study, runs, rows, TRUTH, FLOPS, PAPER, note)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PARTS = [
     ["space", "data", "losses", "quantizers", "ranking", "weight_slice"],
     ["costs", "layers", "tabular"],
     ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],
-    ["loss_head"],
+    ["loss_head", "recalibration"],
     ["path_trainer"],
     ["supernet"],
     [

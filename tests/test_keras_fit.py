@@ -204,6 +204,13 @@ def test_predict_needs_no_compilation():
     )
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has it switched off")
+def test_double_precision(mixed_precision):
+    mixed_precision("float64")
+    net = assert_fits_like_keras(fit())
+    assert net.layers[-1].compute_dtype == "float64"
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(policy, mixed_precision):
     mixed_precision(policy)

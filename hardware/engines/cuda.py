@@ -15,14 +15,14 @@ class Cuda:
     """The few calls of libcudart that timing an engine takes."""
 
     def __init__(self):
-        self.library = _load()
-        self.library.cudaGetErrorString.restype = ctypes.c_char_p
+        self.runtime = _load()
+        self.runtime.cudaGetErrorString.restype = ctypes.c_char_p
 
     def call(self, name, *arguments):
         """Calls a function and raises if it fails."""
-        status = getattr(self.library, name)(*arguments)
+        status = getattr(self.runtime, name)(*arguments)
         if status:
-            text = self.library.cudaGetErrorString(status).decode()
+            text = self.runtime.cudaGetErrorString(status).decode()
             raise EngineError(f"{name} failed: {text}")
 
     def upload(self, array):

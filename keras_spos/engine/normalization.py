@@ -54,6 +54,8 @@ def _call_of(norm, normalize):
             return stock(inputs, training=training, mask=mask)
         # At least single precision, as in Keras.
         dtype = keras.backend.result_type(inputs.dtype, "float32")
+        if dtype != "float32":
+            return stock(inputs, training=training)
         shape = (inputs.shape[-1],)
         gamma = ops.cast(norm.gamma, dtype) if norm.scale else ops.ones(shape, dtype)
         beta = ops.cast(norm.beta, dtype) if norm.center else ops.zeros(shape, dtype)

@@ -56,9 +56,8 @@ class SearchableLayer(keras.layers.Layer):
 
         A dict from the id of such a variable to a `WeightSlice` of a variable that this
         layer owns; empty if the variables are this layer's own. Variables that stand
-        for others need no values: create them in a
-        ``keras.StatelessScope(initialize_variables=False)``. The same choices get the
-        same `WeightSlice` objects each time.
+        for others need no values: create them inside `weight_slice.placeholders()`. The
+        same choices get the same `WeightSlice` objects each time.
         """
         return {}
 

@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
+from keras_spos.spaces.parts import coupled_l2, padded, padding_of
 from keras_spos.supernet import Supernet
 
 
@@ -23,8 +24,7 @@ class MobileLayers:
     """
 
     def __init__(self, l2=0.0):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        self.regularizer = keras.regularizers.L2(l2 / 2) if l2 else None
+        self.regularizer = coupled_l2(l2)
         self.initializer = keras.initializers.VarianceScaling(
             2.0, "fan_out", "untruncated_normal"
         )
@@ -39,8 +39,8 @@ class MobileLayers:
             use_bias=False,
             kernel_initializer=self.initializer,
             kernel_regularizer=self.regularizer,
-            padding="same" if stride == 1 else "valid",
-        )(_pad(x, kernel_size, stride))
+            padding=padding_of(stride),
+        )(padded(x, kernel_size, stride))
         return self._norm(x)
 
     def depthwise(self, x, kernel_size, stride=1):
@@ -51,8 +51,8 @@ class MobileLayers:
             use_bias=False,
             depthwise_initializer=self.initializer,
             depthwise_regularizer=self.regularizer,
-            padding="same" if stride == 1 else "valid",
-        )(_pad(x, kernel_size, stride))
+            padding=padding_of(stride),
+        )(padded(x, kernel_size, stride))
         return self._norm(x)
 
     def relu6(self, x):
@@ -171,10 +171,3 @@ def mobile_supernet(
     return Supernet(
         inputs, outputs, name=name, sampler=sampler, seed=seed, named_paths=known
     )
-
-
-def _pad(x, kernel_size, stride):
-    # With stride 2, "same" would pad one side more than the other.
-    if stride == 1 or kernel_size == 1:
-        return x
-    return layers.ZeroPadding2D(kernel_size // 2)(x)

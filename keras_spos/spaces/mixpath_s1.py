@@ -14,6 +14,12 @@ from keras import layers
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.spaces.parts import (
+    coupled_l2,
+    even_padding,
+    he_convolution,
+    he_depthwise,
+)
 from keras_spos.supernet import Supernet
 
 CHANNELS = (48, 48, 96, 96, 96, 192, 192, 192, 256, 256, 320, 320)
@@ -104,7 +110,7 @@ def mixpath_s1(
     outputs = layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
-        kernel_regularizer=build.regularizer(),
+        kernel_regularizer=coupled_l2(l2),
         name="classifier",
     )(x)
     return Supernet(
@@ -122,49 +128,20 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
-
     def kernel(self, channels, kernel_size, stride=1):
-        return layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(),
-        )
+        return he_convolution(channels, kernel_size, stride, self.l2)
 
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
         kernel = self.kernel(channels, kernel_size, stride)
-        return [*_pad(kernel_size, stride), kernel, *_norm_and_activation()]
+        return [*even_padding(kernel_size, stride), kernel, *_norm_and_activation()]
 
     def depthwise(self, kernel_size, stride):
         """A branch: depthwise convolution, batch norm, activation."""
-        kernel = layers.DepthwiseConv2D(
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            # Keras' own would count all channels as inputs of each.
-            depthwise_initializer=keras.initializers.RandomNormal(
-                0.0, 2**0.5 / kernel_size
-            ),
-            depthwise_regularizer=self.regularizer(),
-        )
-        return [*_pad(kernel_size, stride), kernel, *_norm_and_activation()]
+        kernel = he_depthwise(kernel_size, stride, self.l2)
+        return [*even_padding(kernel_size, stride), kernel, *_norm_and_activation()]
 
 
 def _norm_and_activation():
     norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     return [norm, layers.ReLU(max_value=6)]
-
-
-def _pad(kernel_size, stride):
-    # With stride 2, "same" would pad one side more than the other.
-    if stride == 1 or kernel_size == 1:
-        return []
-    return [layers.ZeroPadding2D(kernel_size // 2)]

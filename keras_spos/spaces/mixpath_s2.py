@@ -17,6 +17,12 @@ from keras import layers
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.spaces.parts import (
+    coupled_l2,
+    even_padding,
+    he_convolution,
+    he_depthwise,
+)
 from keras_spos.supernet import Supernet
 
 # (layers, stride of the first, expansion, channels, squeeze-and-excitation ratio, parts
@@ -116,7 +122,7 @@ def mixpath_s2(
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     outputs = layers.Dense(
-        num_classes, kernel_regularizer=build.regularizer(), name="classifier"
+        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
     )(x)
     return Supernet(
         inputs,
@@ -195,10 +201,6 @@ class _Layers:
         self.shadow = shadow
         self.labels = [f"k{size}" for size in kernel_sizes]
 
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
-
     def norm(self):
         return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
 
@@ -206,32 +208,13 @@ class _Layers:
         return ShadowBatchNormalization(self.max_paths, self.shadow, name=f"{name}_sbn")
 
     def kernel(self, channels, kernel_size, stride=1):
-        return layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(),
-        )
+        return he_convolution(channels, kernel_size, stride, self.l2)
 
     def depthwise(self, kernel_size, stride=1):
-        return layers.DepthwiseConv2D(
-            kernel_size,
-            stride,
-            padding="same" if stride == 1 else "valid",
-            use_bias=False,
-            # Keras' own would count all channels as inputs of each.
-            depthwise_initializer=keras.initializers.RandomNormal(
-                0.0, 2**0.5 / kernel_size
-            ),
-            depthwise_regularizer=self.regularizer(),
-        )
+        return he_depthwise(kernel_size, stride, self.l2)
 
     def path(self, kernel_size, stride):
-        # With stride 2, "same" would pad one side more than the other.
-        pad = [layers.ZeroPadding2D(kernel_size // 2)] if stride > 1 else []
+        pad = even_padding(kernel_size, stride)
         return [*pad, self.depthwise(kernel_size, stride)]
 
     def pointwise(self, shape, channels, parts):

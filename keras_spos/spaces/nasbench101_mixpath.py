@@ -22,6 +22,7 @@ from keras import layers
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.spaces.parts import coupled_l2, even_padding, he_convolution
 from keras_spos.supernet import Supernet
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
@@ -108,7 +109,7 @@ def nasbench101_mixpath(
                 x = layer(x)
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(
-        num_classes, kernel_regularizer=build.regularizer(), name="classifier"
+        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
     )(x)
     return Supernet(
         inputs,
@@ -148,23 +149,11 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
-
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
-        kernel = layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(),
-        )
+        kernel = he_convolution(channels, kernel_size, stride, self.l2)
         norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
-        return [kernel, norm, layers.ReLU()]
+        return [*even_padding(kernel_size, stride), kernel, norm, layers.ReLU()]
 
     def operation(self, operation, channels):
         if operation == "maxpool3x3":

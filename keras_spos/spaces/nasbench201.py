@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
+from keras_spos.spaces.parts import coupled_l2, padded, padding_of
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -94,7 +95,7 @@ def nasbench201(
     outputs = layers.Dense(
         num_classes,
         kernel_initializer=_initializer(),
-        kernel_regularizer=build.regularizer(),
+        kernel_regularizer=coupled_l2(l2),
         name="classifier",
     )(x)
     resnet = tuple(options.index(option) for option in RESNET)
@@ -164,10 +165,6 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
-
     def norm(self, x):
         return self.norm_layer()(x)
 
@@ -181,16 +178,14 @@ class _Layers:
             channels,
             kernel_size,
             stride,
-            padding="same" if stride == 1 else "valid",
+            padding=padding_of(stride),
             use_bias=False,
             kernel_initializer=_initializer(),
-            kernel_regularizer=self.regularizer(),
+            kernel_regularizer=coupled_l2(self.l2),
         )
 
     def convolution(self, x, channels, kernel_size, stride=1):
-        if stride > 1:
-            # "same" would pad one side more than the other.
-            x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        x = padded(x, kernel_size, stride)
         return self.convolution_layer(channels, kernel_size, stride)(x)
 
     def option(self, option, channels):

@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
+from keras_spos.spaces.parts import coupled_l2, padded, padding_of
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("identity", "mbconv_k3_e3", "mbconv_k5_e6")
@@ -73,7 +74,7 @@ def nasbench_macro(
     x = layers.ReLU()(build.convolution(x, head_channels, 1))
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(
-        num_classes, kernel_regularizer=build.regularizer(), name="classifier"
+        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
     )(x)
     named = {f"all_{option}": (i,) * index for i, option in enumerate(OPTIONS)}
     return Supernet(
@@ -86,10 +87,6 @@ class _Layers:
 
     def __init__(self, l2):
         self.l2 = l2
-
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
 
     def norm(self, x):
         return layers.BatchNormalization(
@@ -104,21 +101,19 @@ class _Layers:
             padding="same",
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(),
+            kernel_regularizer=coupled_l2(self.l2),
         )(x)
         return self.norm(x)
 
     def depthwise(self, x, kernel_size, stride):
-        if stride > 1:
-            # "same" would pad one side more than the other.
-            x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        x = padded(x, kernel_size, stride)
         x = layers.DepthwiseConv2D(
             kernel_size,
             stride,
-            padding="same" if stride == 1 else "valid",
+            padding=padding_of(stride),
             use_bias=False,
             depthwise_initializer="he_normal",
-            depthwise_regularizer=self.regularizer(),
+            depthwise_regularizer=coupled_l2(self.l2),
         )(x)
         return self.norm(x)
 

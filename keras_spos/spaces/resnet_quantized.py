@@ -22,6 +22,7 @@ from keras import layers
 
 from keras_spos.layers import ElasticBlock, ElasticQuantizedConv2D
 from keras_spos.layers.quantized import ALPHA, check_pairs
+from keras_spos.spaces.parts import coupled_l2, padding_of
 from keras_spos.supernet import Supernet
 
 # (bit width of the weights, bit width of the activations), and bottleneck widths.
@@ -131,7 +132,7 @@ def quantized_resnet(
             index += 1
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = layers.Dense(
-        num_classes, kernel_regularizer=build.regularizer(l2), name="classifier"
+        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
     )(x)
 
     named = {
@@ -175,10 +176,6 @@ class _Layers:
         self.alpha = alpha
         self.alpha_l2 = alpha_l2
 
-    def regularizer(self, l2):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(l2 / 2) if l2 else None
-
     def stem(self, x, channels, kind, stride):
         size, default = (7, 2) if kind == "imagenet" else (3, 1)
         stride = stride or default
@@ -188,10 +185,10 @@ class _Layers:
             channels,
             size,
             stride,
-            padding="same" if stride == 1 else "valid",
+            padding=padding_of(stride),
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(self.l2),
+            kernel_regularizer=coupled_l2(self.l2),
             name="stem_conv",
         )(x)
         x = layers.ReLU(name="stem_relu")(self.norm(x, "stem_norm"))
@@ -214,11 +211,11 @@ class _Layers:
             bits=self.bits,
             strides=stride,
             alpha=self.alpha,
-            alpha_regularizer=self.regularizer(self.alpha_l2),
-            padding="same" if stride == 1 else "valid",
+            alpha_regularizer=coupled_l2(self.alpha_l2),
+            padding=padding_of(stride),
             use_bias=False,
             kernel_initializer="he_normal",
-            kernel_regularizer=self.regularizer(self.l2),
+            kernel_regularizer=coupled_l2(self.l2),
             name=name,
         )(x)
 

@@ -17,6 +17,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock, ElasticBlock, SliceableConv2D
+from keras_spos.spaces.parts import coupled_l2, padded, padding_of
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
@@ -156,7 +157,7 @@ def shufflenet_v2(
         num_classes,
         use_bias=False,
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
-        kernel_regularizer=build.regularizer(),
+        kernel_regularizer=coupled_l2(l2),
         name="classifier",
     )(x)
 
@@ -258,10 +259,6 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def regularizer(self):
-        # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
-        return keras.regularizers.L2(self.l2 / 2) if self.l2 else None
-
     def norm(self, x):
         return layers.BatchNormalization(
             momentum=0.9, epsilon=1e-5, center=False, scale=False
@@ -276,9 +273,9 @@ class _Layers:
             stride,
             use_bias=False,
             kernel_initializer=keras.initializers.RandomNormal(0.0, stddev),
-            kernel_regularizer=self.regularizer(),
-            padding="same" if stride == 1 else "valid",
-        )(_pad(x, kernel_size, stride))
+            kernel_regularizer=coupled_l2(self.l2),
+            padding=padding_of(stride),
+        )(padded(x, kernel_size, stride))
 
     def pointwise(self, x, inputs, outputs):
         """A 1x1 convolution; one number of channels for each width, if searched."""
@@ -292,7 +289,7 @@ class _Layers:
                 keras.initializers.RandomNormal(0.0, 1.0 / channels)
                 for channels in inputs
             ],
-            kernel_regularizer=self.regularizer(),
+            kernel_regularizer=coupled_l2(self.l2),
         )(x)
 
     def depthwise(self, x, kernel_size, stride=1):
@@ -302,9 +299,9 @@ class _Layers:
             stride,
             use_bias=False,
             depthwise_initializer=keras.initializers.RandomNormal(0.0, 1.0),
-            depthwise_regularizer=self.regularizer(),
-            padding="same" if stride == 1 else "valid",
-        )(_pad(x, kernel_size, stride))
+            depthwise_regularizer=coupled_l2(self.l2),
+            padding=padding_of(stride),
+        )(padded(x, kernel_size, stride))
 
     def block(self, shape, option, channels, mids, stride):
         """One option of a choice block (the paper's Figure 3 (a), Table 2).
@@ -336,10 +333,3 @@ class _Layers:
             x = layers.ReLU()(self.norm(self.pointwise(x, mids, out)))
         x = layers.Concatenate()([shortcut, x])
         return keras.Model(inputs, x, name=option)
-
-
-def _pad(x, kernel_size, stride):
-    # With stride 2, "same" would pad one side more than the other.
-    if stride == 1 or kernel_size == 1:
-        return x
-    return layers.ZeroPadding2D(kernel_size // 2)(x)

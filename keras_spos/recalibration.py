@@ -1,0 +1,141 @@
+"""Exact batch norm statistics: those of given images, layer by layer.
+
+Each layer sees the inputs it will see in inference, which one pass in training mode
+would not give it. Batches' statistics are combined to the total mean and variance.
+
+Example:
+    >>> recalibrate(net.extract(path), images)  # doctest: +SKIP
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_spos.engine import Engine
+from keras_spos.engine.units import APPLIED_TWICE
+
+
+def recalibrate(model, images, batch_size=None):
+    """Gives a stock model the batch norm statistics of some images, exactly.
+
+    Args:
+        model: A Functional or Sequential model, such as ``net.extract(path)``. Changed
+            in place.
+        images: Training images, an array ``[n, ...]``, or a dataset of batches.
+        batch_size: Images per batch; all at once by default. See `Evaluator`.
+
+    Returns:
+        The model.
+    """
+    images = images_of(images)
+    if not len(images):
+        raise ValueError("Recalibration needs training images. Received: none.")
+    functional = getattr(model, "_functional", None) or model
+    engine = Engine(functional)
+    first = engine.inputs[0]
+    batches = [{first: engine.convert([x])[0]} for x in split(images, batch_size)]
+    state = State(batches, [], {})
+    for step in engine.steps:
+        state.advance(engine, step, (step.unit,))
+    for variable in model.non_trainable_variables:
+        if id(variable) in state.statistics:
+            variable.assign(ops.copy(state.statistics[id(variable)]))
+    return model
+
+
+class State:
+    """Tensors of all calibration and validation batches at one point of the network."""
+
+    def __init__(self, calibration, validation, statistics):
+        self.calibration = calibration
+        self.validation = validation
+        self.statistics = statistics
+        self.measured = {}
+
+    def copy(self):
+        """What may advance without this one."""
+        return State(
+            [dict(t) for t in self.calibration],
+            [dict(t) for t in self.validation],
+            dict(self.statistics),
+        )
+
+    def advance(self, engine, step, units):
+        """Runs one step on every batch: calibration first, then validation with it."""
+        measured = []
+        for tensors in self.calibration:
+            statistics = {}
+
+            def measure(unit, inputs, statistics=statistics):
+                outputs, new = engine.calibrate(unit, inputs)
+                statistics.update(new)
+                return outputs
+
+            count = len(tensors[step.inputs[0]])
+            engine.run(step, tensors, measure, units)
+            measured.append((count, statistics))
+        if measured:
+            new = combine(measured)
+            if new.keys() & self.statistics.keys():
+                raise ValueError(APPLIED_TWICE)
+            self.statistics.update(new)
+            self.measured.update(measured[0][1])
+        for tensors in self.validation:
+            engine.run(
+                step, tensors, lambda u, x: engine.infer(u, x, self.statistics), units
+            )
+
+    def predictions(self, engine):
+        """The network's outputs for all validation images, at its end."""
+        outputs = [ops.convert_to_numpy(engine.pack(t)) for t in self.validation]
+        return np.concatenate(outputs) if outputs else None
+
+
+def combine(measured):
+    """Total mean and variance from those of batches.
+
+    mean = sum n_i mean_i / N; variance = sum n_i (variance_i + mean_i^2) / N - mean^2.
+
+    Args:
+        measured: For each batch its size and a dict from the ids of a batch norm's
+            variables (mean, variance) to their values.
+
+    Returns:
+        A dict from variable id to value.
+    """
+    total = sum(count for count, _ in measured)
+    result = {}
+    for ids in measured[0][1]:
+        if len(measured) == 1:
+            result.update(zip(ids, measured[0][1][ids], strict=True))
+            continue
+        values = [
+            (n, *(ops.convert_to_numpy(v).astype("float64") for v in batch[ids]))
+            for n, batch in measured
+        ]
+        mean = sum(n * m for n, m, _ in values) / total
+        variance = sum(n * (v + m * m) for n, m, v in values) / total - mean * mean
+        for key, value in zip(ids, (mean, variance), strict=True):
+            result[key] = ops.convert_to_tensor(value, "float32")
+    return result
+
+
+def split(array, size):
+    """Batches of an array; one if `size` is None."""
+    size = size or len(array)
+    return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def batches_of(data):
+    """Batches of a dataset, or of a list of batches."""
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[i] for i in range(len(data)))
+    return iter(data)
+
+
+def images_of(data):
+    """All images of an array, or of a dataset with or without labels, as an array."""
+    if hasattr(data, "ndim") or hasattr(data, "shape"):
+        return np.asarray(data)
+    parts = [b[0] if isinstance(b, (tuple, list)) else b for b in batches_of(data)]
+    return np.concatenate([np.asarray(p) for p in parts]) if parts else np.zeros((0,))

@@ -1,0 +1,65 @@
+"""What the networks of several spaces are made of.
+
+Example:
+    >>> coupled_l2(4e-5)                  # the papers' weight decay of 4e-5
+    >>> even_padding(kernel_size=5, stride=2)
+"""
+
+import keras
+from keras import layers
+
+
+def coupled_l2(l2):
+    """The papers' weight decay, which is added to the gradient; None for 0."""
+    # Keras' L2(c) adds c w^2, whose gradient is 2 c w.
+    return keras.regularizers.L2(l2 / 2) if l2 else None
+
+
+def even_padding(kernel_size, stride):
+    """Layers, none or one, that pad before a convolution with padding "valid".
+
+    With stride 2, "same" would pad one side more than the other.
+    """
+    if stride == 1 or kernel_size == 1:
+        return []
+    return [layers.ZeroPadding2D(kernel_size // 2)]
+
+
+def padded(x, kernel_size, stride):
+    """What `even_padding` makes of a tensor."""
+    for layer in even_padding(kernel_size, stride):
+        x = layer(x)
+    return x
+
+
+def padding_of(stride):
+    """The convolution's own padding, beside `even_padding`."""
+    return "same" if stride == 1 else "valid"
+
+
+def he_convolution(channels, kernel_size, stride=1, l2=0.0):
+    """A convolution without bias, as MixPath's networks have it."""
+    return layers.Conv2D(
+        channels,
+        kernel_size,
+        stride,
+        padding=padding_of(stride),
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=coupled_l2(l2),
+    )
+
+
+def he_depthwise(kernel_size, stride=1, l2=0.0):
+    """A depthwise convolution without bias, likewise."""
+    return layers.DepthwiseConv2D(
+        kernel_size,
+        stride,
+        padding=padding_of(stride),
+        use_bias=False,
+        # Keras' own would count all channels as inputs of each.
+        depthwise_initializer=keras.initializers.RandomNormal(
+            0.0, 2**0.5 / kernel_size
+        ),
+        depthwise_regularizer=coupled_l2(l2),
+    )
