@@ -25,10 +25,10 @@ PRESETS = {
     "small": Settings(
         dataset="cifar10",
         space={"input_shape": (16, 16, 3), "cells": 1},
-        train_per_class=500,
+        train_per_class=1000,
         validation_per_class=50,
         batch_size=64,
-        epochs=4,
+        epochs=6,
         learning_rate=0.05,
         augment=None,
         calibration_images=250,

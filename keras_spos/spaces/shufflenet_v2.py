@@ -249,8 +249,10 @@ def spos_network(
         path, scale = "spos_block_search", SPOS_CHANNEL_SCALES
     elif which.startswith("all_"):
         scale = BASELINE_SCALES.get(which.removeprefix("all_"), 1.0)
-    net = shufflenet_v2(input_shape, num_classes, mid_scale=scale, **options)
-    return net.extract(path, fresh=True)
+    # One option a block, of one width: the others would be built for nothing.
+    only = {"mid_scale": scale, "blocks": path, "widths": (1.0,)}
+    net = shufflenet_v2(input_shape, num_classes, **only, **options)
+    return net.extract(fresh=True)
 
 
 class _Layers:
