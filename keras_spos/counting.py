@@ -12,6 +12,7 @@ from keras import layers
 from keras_spos.costs import Block, CostTable
 from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.signatures import signature
 
 
 def flops_table(net):
@@ -77,13 +78,21 @@ def _table(net, counter, name, unit):
         (searchable if chosen else others).append(node)
     fixed = set()
     base = sum(_count_node(node, counter, fixed) for node in others)
-    blocks = []
+    blocks, known = [], {}
     # Weights that a choice of some decisions brings, and the block that owns weights.
     brought, owners = {}, {}
     for node in searchable:
         layer = node.operation
         decisions = tuple(index[d.name] for d in layer.decisions)
         sizes = tuple(int(net.space.sizes[d]) for d in decisions)
+        # Options of equal blocks that are made of slices cost the same. Making them is
+        # slow: 20 blocks of 4 options at 8 widths are 640 models.
+        key = None
+        if type(layer).views is not SearchableLayer.views:
+            key = signature([layer], [t.shape for t in node.input_tensors])
+        if key in known:
+            blocks.append(Block(layer.name, decisions, known[key]))
+            continue
         costs = np.zeros(sizes)
         for choices in np.ndindex(sizes):
             seen = brought.setdefault((decisions, choices), set(fixed))
@@ -98,6 +107,8 @@ def _table(net, counter, name, unit):
                         f"but no decision: their {name} are no sum over blocks."
                     )
         blocks.append(Block(layer.name, decisions, costs))
+        if key is not None:
+            known[key] = costs
     return CostTable(net.space, base, blocks, name, unit)
 
 

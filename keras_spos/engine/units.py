@@ -8,12 +8,12 @@ functions: the 80 options of the SPOS space have 32 keys.
 import contextlib
 import dataclasses
 import functools
-import json
 
 import keras
 
 from keras_spos.engine.normalization import lean
 from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.signatures import signature
 
 APPLIED_TWICE = (
     "A batch norm is applied more than once on this path: no one mean and variance "
@@ -282,7 +282,7 @@ def _fixed_unit(run, read, written):
     layers = _unique_objects(
         n.operation for n in run if isinstance(n.operation, keras.layers.Layer)
     )
-    key = _signature([n.operation for n in run], _wiring(run, read, written))
+    key = signature([n.operation for n in run], _wiring(run, read, written))
     return Unit(call, layers, key)
 
 
@@ -314,7 +314,7 @@ def _choice_unit(node, read, stage, layer, views):
         )
         return keras.tree.flatten(outputs)
 
-    return Unit(call, [layer], _signature([layer], ()), views)
+    return Unit(call, [layer], signature([layer], ()), views)
 
 
 def _wiring(run, read, written):
@@ -329,58 +329,6 @@ def _wiring(run, read, written):
 
     arguments = [(n.arguments.args, n.arguments.kwargs) for n in run]
     return keras.tree.map_structure(number, arguments), [numbers[t] for t in written]
-
-
-def _signature(operations, extra):
-    """A hashable that is equal for operations that differ in names alone.
-
-    A class of the user's that does not describe itself (`get_config`) shares nothing.
-    """
-    try:
-        for operation in operations:
-            for layer in _flatten(operation):
-                stock = type(layer).__module__.startswith("keras.")
-                if not stock and "get_config" not in vars(type(layer)):
-                    return (object(),)
-        configs = [keras.saving.serialize_keras_object(o) for o in operations]
-        return (json.dumps(_without_names(configs, {}), sort_keys=True), str(extra))
-    except (TypeError, ValueError, NotImplementedError):
-        return (object(),)
-
-
-def _flatten(operation):
-    if isinstance(operation, keras.layers.Layer):
-        return operation._flatten_layers()
-    return [operation]
-
-
-def _without_names(config, names):
-    """Numbers layer names, and drops initializers, which do not compute anything."""
-
-    def number(name):
-        return names.setdefault(name, f"#{len(names)}")
-
-    if isinstance(config, dict):
-        result = {}
-        for key, value in config.items():
-            if key == "name" and isinstance(value, str):
-                result[key] = number(value)
-            elif key == "keras_history":
-                result[key] = [number(value[0]), *value[1:]]
-            elif key in ("input_layers", "output_layers"):
-                result[key] = _number_strings(value, number)
-            elif not key.endswith("_initializer"):
-                result[key] = _without_names(value, names)
-        return result
-    if isinstance(config, (list, tuple)):
-        return [_without_names(v, names) for v in config]
-    return config
-
-
-def _number_strings(value, number):
-    if isinstance(value, (list, tuple)):
-        return [_number_strings(v, number) for v in value]
-    return number(value) if isinstance(value, str) else value
 
 
 def _variable_key(variable):
