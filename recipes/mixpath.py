@@ -141,6 +141,7 @@ class Experiment(spos.Experiment):
         own = self.output.path(f"{name}.keras")
         if file or os.path.exists(own):
             net.load_weights(file or own)
+            net.compile(loss=ks.SmoothedCrossentropy(0.0))  # To score by.
         else:
             self.train(net, name, self.settings.epochs)
             net.save(own)
