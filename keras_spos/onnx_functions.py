@@ -1,12 +1,16 @@
 """How layers without weights are written in ONNX: a function for each layer type.
 
 A function takes the graph, the layer, its output's Keras shape and its inputs, and
-returns the output's ONNX name and the order of its axes (see `onnx_writer.Value`).
+returns the output's ONNX name and the order of its axes (see `onnx_writer.Value`), or a
+list of these.
 """
+
+import itertools
 
 import keras
 import numpy as np
 from keras import layers
+from keras.src.ops import core
 from keras.src.ops import numpy as functions
 
 
@@ -57,6 +61,32 @@ def _slice(g, layer, shape, x, key):
         for column, label in zip(zip(*rows, strict=True), labels, strict=False)
     ]
     return (g.add("Slice", [x.name, *columns]) if rows else x.name), x.order
+
+
+def _split(g, layer, shape, x):
+    """Several outputs: a list."""
+    axis = layer.axis % len(x.shape)
+    sections = layer.indices_or_sections
+    if isinstance(sections, int):
+        width = x.shape[axis] // sections
+        sections = [width * i for i in range(1, sections)]
+    everything = (slice(None),) * axis
+    bounds = [0, *sections, x.shape[axis]]
+    return [
+        _slice(g, layer, shape, x, (*everything, slice(*ends), Ellipsis))
+        for ends in itertools.pairwise(bounds)
+    ]
+
+
+def _unstack(g, layer, shape, x):
+    """Several outputs: a list."""
+    axis = layer.axis % len(x.shape)
+    if axis == 0:
+        raise UnsupportedLayerError("the batch cannot be taken apart.")
+    at = x.order.index(axis)
+    order = [a - (a > axis) for a in x.order if a != axis]
+    indices = [g.constant(i, "index") for i in range(x.shape[axis])]
+    return [(g.add("Gather", [x.name, i], axis=at), order) for i in indices]
 
 
 def _concatenate(g, layer, shape, values):
@@ -189,6 +219,8 @@ WRITERS = {
     functions.Add: _merge("Add"),
     functions.GetItem: _slice,
     functions.Multiply: _merge("Mul"),
+    core.Unstack: _unstack,
+    functions.Split: _split,
     functions.Subtract: _merge("Sub"),
     functions.TrueDivide: _merge("Div"),
 }

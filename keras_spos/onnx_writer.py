@@ -165,14 +165,14 @@ def _write_graph(graph, model, inputs):
             if hasattr(layer, "_nodes_by_depth") and not kwargs.get("training"):
                 results = _write_graph(graph, layer, keras.tree.flatten(args))
             else:
-                results = [_write_layer(graph, layer, args, kwargs, node)]
+                results = _write_layer(graph, layer, args, kwargs, node)
             for tensor, value in zip(node.outputs, results, strict=True):
                 values[id(tensor)] = value
     return [values[id(t)] for t in model.outputs]
 
 
 def _write_layer(graph, layer, args, kwargs, node):
-    """Writes one call of a layer and returns its output."""
+    """Writes one call of a layer and returns its outputs."""
     # Only the very class: a subclass may compute something else.
     writer = WRITERS.get(type(layer))
     described = f"{type(layer).__name__} {layer.name!r}"
@@ -192,10 +192,14 @@ def _write_layer(graph, layer, args, kwargs, node):
     graph.scope = layer.name
     shape = (None, *node.outputs[0].shape[1:])
     try:
-        name, order = writer(graph, layer, shape, *args, **kwargs)
+        written = writer(graph, layer, shape, *args, **kwargs)
     except UnsupportedLayerError as error:
         raise UnsupportedLayerError(f"Layer {described}: {error}") from None
-    return Value(name, shape, tuple(order))
+    several = written if isinstance(written, list) else [written]
+    return [
+        Value(name, (None, *tensor.shape[1:]), tuple(order))
+        for (name, order), tensor in zip(several, node.outputs, strict=True)
+    ]
 
 
 def _name_outputs(graph, outputs, names, inputs, channels_first):
@@ -254,4 +258,5 @@ def _standard(array):
     if array.dtype in ("int8", "uint8"):
         return np.ascontiguousarray(array)
     integer = np.issubdtype(array.dtype, np.integer)
-    return np.ascontiguousarray(array, "int64" if integer else "float32")
+    # (`ascontiguousarray` would make a number an array of one.)
+    return np.asarray(array, "int64" if integer else "float32", order="C")

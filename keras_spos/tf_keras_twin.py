@@ -8,6 +8,7 @@ Example:
 import keras
 import numpy as np
 from keras import layers
+from keras.src.ops import core
 from keras.src.ops import numpy as functions
 
 # What a layer of either Keras is made of; names of layers and arguments are the same.
@@ -71,6 +72,9 @@ def twin(model):
             if node.is_input:
                 continue
             operation = node.operation
+            if type(operation) is core.Unstack:
+                _add_slices(node, tensors)
+                continue
             if id(operation) not in made:
                 made[id(operation)] = _layer(operation, node)
             values = [tensors[id(t)] for t in node.input_tensors]
@@ -128,6 +132,21 @@ def _slice(node):
     if rest is not Ellipsis or not isinstance(last, slice) or last.stop is not None:
         raise ValueError(f"Expected a slice x[..., start::step]. Received: {key}")
     return slice_layer()(last.start or 0, last.step or 1)
+
+
+def _add_slices(node, tensors):
+    """Takes the place of channels reshaped to ``[..., n / k, k]`` and unstacked."""
+    (reshaped,) = node.input_tensors
+    history = reshaped._keras_history
+    before = history.operation._inbound_nodes[history.node_index]
+    if type(history.operation) is not layers.Reshape or node.operation.axis != -1:
+        raise ValueError(
+            "Expected channels to be reshaped and unstacked. Received: unstack along "
+            f"axis {node.operation.axis} of the output of {history.operation.name!r}."
+        )
+    source = tensors[id(before.input_tensors[0])]
+    for start, output in enumerate(node.outputs):
+        tensors[id(output)] = slice_layer()(start, len(node.outputs))(source)
 
 
 def largest_difference(model, copy, images):

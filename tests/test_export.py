@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import randomize, small_net
 
 import keras_spos as ks
@@ -42,6 +42,15 @@ def channel_shuffle(x):
     x = layers.Reshape((8, 7, 2, 3))(x)
     x = layers.Permute((1, 2, 4, 3))(x)
     return layers.Conv2D(4, 1)(layers.Reshape((8, 7, 6))(x))
+
+
+def dealt(x):
+    """Channels taken apart after a convolution, and the input's, into uneven parts."""
+    pairs = layers.Reshape((8, 7, 3, 2))(layers.Conv2D(6, 1)(x))
+    a, b = ops.unstack(pairs, axis=-1)
+    c, d = ops.split(x, [2], axis=-1)
+    e, f = ops.split(layers.Conv2D(4, 1)(x), 2, axis=-1)
+    return layers.Conv2D(4, 1)(a), b, c, layers.Conv2D(4, 1)(d), layers.Add()([e, f])
 
 
 def padded_twice(x):
@@ -90,6 +99,7 @@ MODELS = {
     "dense_on_maps": [layers.Conv2D(3, 2), layers.Dense(4, "tanh")],
     "flatten": [layers.Conv2D(3, 2), layers.Flatten(), layers.Dense(2, use_bias=False)],
     "shuffle": [channel_shuffle],
+    "dealt": [dealt],
     "reshape": [layers.Conv2D(3, 1), layers.Reshape((4, -1, 6))],
     "squeeze_and_excite": [squeeze_and_excite],
     "slices": [lambda x: layers.Conv2D(3, 1)(x)[:, 1:, :-1:2, 1::2]],
@@ -192,7 +202,8 @@ def test_the_published_network(request, tmp_path):
         "Transpose": 1,
         "Conv": 76,
         "Relu": 48,
-        "Slice": 32,
+        "Reshape": 16,
+        "Gather": 32,
         "Concat": 20,
         "GlobalAveragePool": 1,
         "Flatten": 1,

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
-from keras_spos.spaces.parts import coupled_l2, padded, padding_of
+from keras_spos.spaces.parts import coupled_l2, deal, padded, padding_of
 from keras_spos.supernet import Supernet
 
 
@@ -89,7 +89,7 @@ class MobileLayers:
             mid = expansion * shape[-1]
             x = self.relu6(self.convolution(x, mid, 1, groups=groups))
             if groups > 1:
-                x = layers.Concatenate()([x[..., i::groups] for i in range(groups)])
+                x = layers.Concatenate()(deal(x, groups))
         x = self.relu6(self.depthwise(x, kernel_size, stride))
         x = self.convolution(x, channels, 1, groups=groups)
         if is_skippable(shape, channels, stride):

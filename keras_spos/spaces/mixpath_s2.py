@@ -13,7 +13,7 @@ Example:
 """
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
@@ -173,9 +173,8 @@ def _grouped(build, x, expand, project, stride, activation, name, channel_groups
     """BN(project(act(concatenation of SBN_k(sum of k of dw_i(part of expand(x))))))."""
     for layer in expand:
         x = layer(x)
-    width = x.shape[-1] // channel_groups
     blocks, mixed = [], []
-    for number in range(channel_groups):
+    for number, channels in enumerate(ops.split(x, channel_groups, axis=-1)):
         part = f"{name}_group_{number}"
         group = PathGroup(
             [build.path(size, stride) for size in build.kernel_sizes],
@@ -184,7 +183,7 @@ def _grouped(build, x, expand, project, stride, activation, name, channel_groups
             name=f"{part}_kernels",
         )
         blocks.append(MultiPathBlock([group], build.max_paths, name=part))
-        mixed.append(blocks[-1](x[..., number * width : (number + 1) * width]))
+        mixed.append(blocks[-1](channels))
     x = layers.Activation(activation)(layers.Concatenate()(mixed))
     for layer in project:
         x = layer(x)
@@ -222,10 +221,9 @@ class _Layers:
         if parts == 1:
             return self.kernel(channels, 1)
         inputs = keras.Input(shape)
-        width = shape[-1] // parts
         outputs = [
-            self.kernel(channels // parts, 1)(inputs[..., i * width : (i + 1) * width])
-            for i in range(parts)
+            self.kernel(channels // parts, 1)(part)
+            for part in ops.split(inputs, parts, axis=-1)
         ]
         return keras.Model(inputs, layers.Concatenate()(outputs))
 

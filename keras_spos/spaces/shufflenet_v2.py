@@ -17,7 +17,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock, ElasticBlock, SliceableConv2D
-from keras_spos.spaces.parts import coupled_l2, padded, padding_of
+from keras_spos.spaces.parts import coupled_l2, deal, padded, padding_of
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
@@ -316,7 +316,7 @@ class _Layers:
         ]
         if stride == 1:
             # Channel shuffle: even channels pass through, odd ones are worked on.
-            shortcut, x = inputs[..., 0::2], inputs[..., 1::2]
+            shortcut, x = deal(inputs, 2)
         else:
             x = inputs
             shortcut = self.norm(self.depthwise(x, kernel_size, stride))
