@@ -71,7 +71,7 @@ class Runner:
                     for x, d in zip(inputs, differentiable, strict=True)
                 ]
                 outputs, new_state, penalty = unit.run(
-                    full, trainable, state, True, unpenalized, normalize
+                    full, trainable, state, True, unpenalized, (normalize,)
                 )
                 floats = [y if _is_float(y) else None for y in outputs]
                 return (floats, penalty), (outputs, new_state)
@@ -220,7 +220,7 @@ def scale(a, factor):
 
 
 def normalize(x, gamma, beta, epsilon):
-    """Batch norm of images; see `keras_spos.engine.normalization`."""
+    """Batch norm of images; see `keras_spos.engine.lean`."""
     return _normalize(epsilon, x, gamma, beta)
 
 

@@ -116,8 +116,9 @@ class Runner:
             sources += trainable
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
+                functions = (normalize, None if is_asynchronous() else multiply)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, True, unpenalized, normalize
+                    inputs, trainable, state, True, unpenalized, functions
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties
@@ -286,7 +287,7 @@ def scale(a, factor):
 
 
 def normalize(x, gamma, beta, epsilon):
-    """Batch norm of images; see `keras_spos.engine.normalization`."""
+    """Batch norm of images; see `keras_spos.engine.lean`."""
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=gamma,
@@ -299,6 +300,14 @@ def normalize(x, gamma, beta, epsilon):
     # The op's variance is the unbiased estimate.
     count = tf.cast(tf.size(x) // tf.size(mean), variance.dtype)
     return y, mean, variance * ((count - 1) / count)
+
+
+def multiply(x, kernel):
+    """A 1x1 convolution of images; TensorFlow's CPU kernels for it are slower."""
+    given, made = kernel.shape[-2:]
+    y = tf.reshape(x, [-1, given]) @ tf.reshape(kernel, [given, made])
+    y = tf.reshape(y, tf.concat([tf.shape(x)[:-1], [made]], 0))
+    return tf.ensure_shape(y, [*x.shape[:-1], made])
 
 
 def padded(gradient, part):

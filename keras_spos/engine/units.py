@@ -11,7 +11,7 @@ import functools
 
 import keras
 
-from keras_spos.engine.normalization import lean
+from keras_spos.engine.lean import lean
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.signatures import signature
 
@@ -128,7 +128,7 @@ class Unit:
         non_trainable,
         training,
         unpenalized=(),
-        normalize=None,
+        functions=(),
     ):
         """Calls the unit on given values of its variables, without side effects.
 
@@ -139,7 +139,7 @@ class Unit:
             training: Whether to run in training mode.
             unpenalized: Indices of trainable variables whose regularization loss is
                 counted elsewhere.
-            normalize: The backend's batch norm for training; see `lean`.
+            functions: The backend's functions for `lean`, for training.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -149,11 +149,11 @@ class Unit:
             *zip(self._trainable, trainable, strict=True),
             *zip(self._non_trainable, non_trainable, strict=True),
         ]
-        norms = contextlib.nullcontext()
-        if training and normalize:
-            norms = lean(self._all_layers(), normalize)
+        cheaper = contextlib.nullcontext()
+        if training and functions:
+            cheaper = lean(self._all_layers(), *functions)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            with norms:
+            with cheaper:
                 outputs = self.call(inputs, training)
             losses = []
             if training:
