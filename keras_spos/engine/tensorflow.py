@@ -68,7 +68,7 @@ class Runner:
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
-                with unit.measuring():
+                with unit.measuring(_functions()):
                     return unit.run(inputs, trainable, state, training=False)[:2]
 
             self._cache[key] = Compiled(
@@ -116,9 +116,8 @@ class Runner:
             sources += trainable
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                functions = (normalize, None if is_asynchronous() else multiply)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, True, unpenalized, functions
+                    inputs, trainable, state, True, unpenalized, _functions()
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties
@@ -298,7 +297,8 @@ def normalize(x, gamma, beta, epsilon):
         is_training=True,
     )
     # The op's variance is the unbiased estimate.
-    count = tf.cast(tf.size(x) // tf.size(mean), variance.dtype)
+    count = tf.size(x, tf.int64) // tf.size(mean, tf.int64)
+    count = tf.cast(count, variance.dtype)
     return y, mean, variance * ((count - 1) / count)
 
 
@@ -319,6 +319,11 @@ def padded(gradient, part):
 def inside(gradient, part):
     """Where a slice's gradient lies in the whole variable, as a boolean mask."""
     return padded(tf.ones_like(gradient, tf.bool), part)
+
+
+def _functions():
+    """What `keras_spos.engine.lean` puts in the place of Keras' own."""
+    return normalize, None if is_asynchronous() else multiply
 
 
 def _read(source):

@@ -73,11 +73,22 @@ class Unit:
         return _unique_objects(x for y in self.layers for x in y._flatten_layers())
 
     @contextlib.contextmanager
-    def measuring(self):
+    def measuring(self, functions=()):
         """Inside, batch norms work as in training even where all else does not.
 
         Dropout, noise and the like stay off: what is measured is for inference.
+
+        Args:
+            functions: The backend's functions for `lean`.
         """
+        with contextlib.ExitStack() as stack:
+            if functions:
+                stack.enter_context(lean(self._all_layers(), *functions))
+            stack.enter_context(self._norms_in_training())
+            yield
+
+    @contextlib.contextmanager
+    def _norms_in_training(self):
         norms = [
             layer
             for layer in self._all_layers()
@@ -97,14 +108,19 @@ class Unit:
 
             return run
 
+        # `lean` may have replaced them too.
+        before = [vars(norm).get("call") for norm in norms]
         try:
             for norm in norms:
                 # Past Keras' `__setattr__`, which tracks.
                 vars(norm)["call"] = in_training(norm)
             yield
         finally:
-            for norm in norms:
-                del vars(norm)["call"]
+            for norm, call in zip(norms, before, strict=True):
+                if call is None:
+                    del vars(norm)["call"]
+                else:
+                    vars(norm)["call"] = call
 
     @functools.cached_property
     def regularized(self):
