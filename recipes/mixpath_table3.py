@@ -14,6 +14,7 @@ from keras_spos import ranking, spaces, tabular
 from keras_spos.spaces.nasbench101_mixpath import cell_of, graph_of
 from recipes import mixpath
 from recipes.common import Output, arguments, markdown_table, settings_dict
+from recipes.ranking_report import deviation
 
 PRESETS = {
     "small": mixpath.Settings(
@@ -186,16 +187,11 @@ def _cells(row):
         row["m"],
         "shadow" if row["shadow"] else "one",
         "yes" if row["calibrated"] else "no",
-        *(f"{np.mean(t):.3f} ({_deviation(t):.3f})" for t in row["taus"].values()),
+        *(f"{np.mean(t):.3f} ({deviation(t):.3f})" for t in row["taus"].values()),
         f"{np.mean(row['params_taus']):.3f}",
         "/".join(map(str, row["unique_cells"])),
         f"{paper[0]} ({paper[1]})" if paper else "",
     ]
-
-
-def _deviation(values):
-    """Sample standard deviation; 0 of one value."""
-    return np.std(values, ddof=1) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def judge(study, runs, truth, flops, params):
             "scoring": scoring,
             "seeds": len(each),
             "tau_mean": float(np.mean([r["kendall_tau"]["value"] for r in each])),
-            "tau_sd": _deviation([r["kendall_tau"]["value"] for r in each]),
+            "tau_sd": deviation([r["kendall_tau"]["value"] for r in each]),
             "residual_tau_mean": float(
                 np.mean([r["residual_tau_in_flops"]["value"] for r in each])
             ),
@@ -126,6 +126,6 @@ def _cells(row, paper):
     ]
 
 
-def _deviation(values):
+def deviation(values):
     """Sample standard deviation; 0 of one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -17,8 +17,8 @@ from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
-    he_convolution,
     he_depthwise,
+    plain_convolution,
 )
 from keras_spos.supernet import Supernet
 
@@ -129,7 +129,7 @@ class _Layers:
         self.l2 = l2
 
     def kernel(self, channels, kernel_size, stride=1):
-        return he_convolution(channels, kernel_size, stride, self.l2)
+        return plain_convolution(channels, kernel_size, stride, self.l2)
 
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""

@@ -20,8 +20,8 @@ from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
-    he_convolution,
     he_depthwise,
+    plain_convolution,
 )
 from keras_spos.supernet import Supernet
 
@@ -207,7 +207,7 @@ class _Layers:
         return ShadowBatchNormalization(self.max_paths, self.shadow, name=f"{name}_sbn")
 
     def kernel(self, channels, kernel_size, stride=1):
-        return he_convolution(channels, kernel_size, stride, self.l2)
+        return plain_convolution(channels, kernel_size, stride, self.l2)
 
     def depthwise(self, kernel_size, stride=1):
         return he_depthwise(kernel_size, stride, self.l2)

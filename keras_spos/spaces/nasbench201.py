@@ -17,7 +17,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
-from keras_spos.spaces.parts import coupled_l2, padded, padding_of
+from keras_spos.spaces.parts import coupled_l2, padded, plain_convolution
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -174,15 +174,7 @@ class _Layers:
         )
 
     def convolution_layer(self, channels, kernel_size, stride=1):
-        return layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            padding=padding_of(stride),
-            use_bias=False,
-            kernel_initializer=_initializer(),
-            kernel_regularizer=coupled_l2(self.l2),
-        )
+        return plain_convolution(channels, kernel_size, stride, self.l2, _initializer())
 
     def convolution(self, x, channels, kernel_size, stride=1):
         x = padded(x, kernel_size, stride)

@@ -50,15 +50,15 @@ def deal(x, parts):
     return ops.unstack(x, axis=-1)
 
 
-def he_convolution(channels, kernel_size, stride=1, l2=0.0):
-    """A convolution without bias, as MixPath's networks have it."""
+def plain_convolution(channels, kernel_size, stride=1, l2=0.0, initializer="he_normal"):
+    """A convolution without bias; with a stride, `even_padding` goes before it."""
     return layers.Conv2D(
         channels,
         kernel_size,
         stride,
         padding=padding_of(stride),
         use_bias=False,
-        kernel_initializer="he_normal",
+        kernel_initializer=initializer,
         kernel_regularizer=coupled_l2(l2),
     )
 
