@@ -249,15 +249,16 @@ def plot_architecture(space, paths, path=None, title=None):
     return _finish(figure, path)
 
 
-def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None):
+def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None, positions=None):
     """Lines with bands, such as accuracy of sampled paths by epoch (SPOS, Figure 1).
 
     Args:
         curves: Dict from a name to (middle, low, high), each a sequence ``[n]``.
         path: A file to write.
-        x: Label of the horizontal axis, on which the points are numbered from 1.
+        x: Label of the horizontal axis.
         y: Label of the vertical axis.
         title: The figure's title.
+        positions: Where on the horizontal axis the points are. Defaults to 1, 2, ...
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -266,7 +267,7 @@ def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None):
     for (name, (middle, low, high)), color in zip(
         curves.items(), _colors(len(curves)), strict=True
     ):
-        steps = range(1, len(middle) + 1)
+        steps = positions or range(1, len(middle) + 1)
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
         axes.plot(steps, middle, color=color, marker="o", markersize=4, label=name)
     axes.set_xlabel(x)

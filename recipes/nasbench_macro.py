@@ -22,15 +22,15 @@ PRESETS = {
             "stage_channels": (16, 32, 64),
             "head_channels": 256,
         },
-        train_per_class=1_000,
-        validation_per_class=50,
+        train_per_class=2500,
+        validation_per_class=100,
         batch_size=64,
-        epochs=4,
+        epochs=30,
         learning_rate=0.05,
-        augment=None,
-        calibration_images=250,
-        architectures=150,
-        tracked=20,
+        calibration_images=500,
+        architectures=400,
+        tracked=60,
+        tracked_every=5,
         seeds=2,
     ),
     "smoke": Settings(
@@ -59,6 +59,7 @@ PRESETS = {
         learning_rate=0.1,
         final_learning_rate=0.0,
         tracked=200,
+        tracked_every=5,
         memory=64e9,
     ),
 }
@@ -66,7 +67,7 @@ PRESETS = {
 
 def main():
     """Runs the recipe."""
-    args = arguments(__doc__.splitlines()[0], list(PRESETS))
+    args = arguments(__doc__.splitlines()[0], list(PRESETS)).parse_args()
     settings = PRESETS[args.preset]
     table = tabular.nasbench_macro(args.tables or args.data_dir)
     output = Output("nasbench_macro", args)

@@ -52,7 +52,8 @@ class Settings:
         augment: See `data.training`.
         calibration_images: Training images for batch norm statistics.
         architectures: Size of the sample to rank; None is all.
-        tracked: Size of the sample that is scored after each epoch; 0 for none.
+        tracked: Size of the sample that is scored during training; 0 for none.
+        tracked_every: Score it after every so many epochs.
         seeds: Number of plain supernets.
         option_seeds: Number of supernets for each other training.
         resamples: For the bootstrap intervals.
@@ -72,6 +73,7 @@ class Settings:
     calibration_images: int = 20_000
     architectures: int | None = None
     tracked: int = 0
+    tracked_every: int = 1
     seeds: int = 3
     option_seeds: int = 1
     resamples: int = 200
@@ -79,7 +81,7 @@ class Settings:
 
 
 def arguments(description, presets):
-    """The arguments of a recipe that needs a table."""
+    """The parser of a recipe that needs a table."""
     parser = parser_for(description, presets)
     parser.add_argument(
         "--tables", help="folder with the benchmark's table (default: --data-dir)"
@@ -91,7 +93,7 @@ def arguments(description, presets):
         default=list(TRAININGS),
         help="what to compare; a later run with --resume may add the rest",
     )
-    return parser.parse_args()
+    return parser
 
 
 class Study:
@@ -166,7 +168,8 @@ class Study:
         tracker = None
         if s.tracked and training == "plain SPOS" and seed == 0:
             scorer = self.evaluator(net, scorings[0])
-            tracker = callbacks.SampledTau(scorer, _sample(net.space, s.tracked, 8))
+            paths = _sample(net.space, s.tracked, 8)
+            tracker = callbacks.SampledTau(scorer, paths, every=s.tracked_every)
         history = self.train(net, name, s.epochs * times, seed, tracker)
         self.output.say(f"{name} trained")
         result = {
@@ -192,7 +195,11 @@ class Study:
             self.output.say(f"{name}: scored, {scoring}")
         if tracker is not None:
             rows = self.table.rows(net.space, tracker.paths)
-            result["tracked"] = {"rows": rows.tolist(), "scores": tracker.scores}
+            result["tracked"] = {
+                "rows": rows.tolist(),
+                "epochs": tracker.epochs,
+                "scores": tracker.scores,
+            }
         return self.output.finish(name, result)
 
     def train(self, net, name, epochs, seed, tracker=None):

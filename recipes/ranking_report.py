@@ -83,9 +83,13 @@ def finish(study, runs, rows, truth, flops, paper, note):
             taus = [ranking.kendall_tau(s, of_sample) for s in tracked["scores"]]
             run["tracked"]["taus"] = taus
             curves[run["label"]] = (taus, taus, taus)
+            epochs = tracked["epochs"]
     if curves:
         plots.plot_curves(
-            curves, study.output.path("tau_by_epoch.png"), y="Kendall's tau"
+            curves,
+            study.output.path("tau_by_epoch.png"),
+            y="Kendall's tau",
+            positions=[epoch + 1 for epoch in epochs],
         )
     first = [r for r in runs if r["label"] == runs[0]["label"] and r["seed"] == 0]
     scores = {

@@ -25,15 +25,15 @@ PRESETS = {
     "small": Settings(
         dataset="cifar10",
         space={"input_shape": (16, 16, 3), "cells": 1},
-        train_per_class=1000,
-        validation_per_class=50,
+        train_per_class=2500,
+        validation_per_class=100,
         batch_size=64,
-        epochs=6,
+        epochs=50,
         learning_rate=0.05,
-        augment=None,
-        calibration_images=250,
-        architectures=100,
-        tracked=20,
+        calibration_images=500,
+        architectures=400,
+        tracked=60,
+        tracked_every=5,
         seeds=2,
     ),
     "smoke": Settings(
@@ -56,6 +56,7 @@ PRESETS = {
         batch_size=64,
         epochs=250,
         tracked=200,
+        tracked_every=10,
         memory=64e9,
     ),
 }
@@ -69,15 +70,24 @@ REDUCED = {
 
 def main():
     """Runs the recipe."""
-    args = arguments(__doc__.splitlines()[0], list(PRESETS))
+    parser = arguments(__doc__.splitlines()[0], list(PRESETS))
+    parser.add_argument(
+        "--spaces",
+        nargs="+",
+        choices=list(SPACES),
+        help="which spaces; a later run with --resume may add the rest",
+    )
+    args = parser.parse_args()
     settings = PRESETS[args.preset]
     table = tabular.nasbench201(args.tables or args.data_dir)
     output = Output("spos_table8", args)
     study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
-    runs = study.compare("Original")
-    for space in REDUCED[args.preset]:
-        scorings, reduction = ["recalibrated"], SPACES[space]
-        runs.append(study.run(space, "plain SPOS", 0, scorings, reduction=reduction))
+    wanted = args.spaces or ["Original", *REDUCED[args.preset]]
+    runs = study.compare("Original") if "Original" in wanted else []
+    for space in wanted:
+        if space != "Original":
+            more = {"reduction": SPACES[space]}
+            runs.append(study.run(space, "plain SPOS", 0, ["recalibrated"], **more))
     rows = judge(study, runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (

@@ -40,9 +40,9 @@ def training(
         data: `ArrayData`, `FileData` or a set that `imagenet` opened.
         batch_size: Images in a batch; a last one that is not full is dropped.
         seed: Non-negative integer.
-        augment: "cifar" pads 4, crops and flips; "imagenet" is random resized crop,
-            colour jitter and flip; None does nothing. Only `ArrayData` takes "cifar"
-            and None.
+        augment: "cifar" pads by an eighth (4 pixels of 32), crops and flips;
+            "imagenet" is random resized crop, colour jitter and flip; None does
+            nothing. Only `ArrayData` takes "cifar" and None.
         mean: Three channel means as fractions of 255; None is 0.
         std: Three standard deviations, likewise; None is 1.
         size: Height and width in pixels, for "imagenet".
@@ -181,7 +181,7 @@ def _arrays(data, augment, mean, std):
     def make_batch(indices, generator):
         images = data.images[indices]
         if augment:
-            images = pad_crop_flip(images, generator)
+            images = pad_crop_flip(images, generator, padding=images.shape[1] // 8)
         labels = data.labels[indices].astype(np.int32)
         return standardise(images, mean, std), labels
 
