@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
+from keras_spos.engine.lean import Substitutes
 from keras_spos.engine.slots import keeping_outside
 from keras_spos.weight_slice import is_part, whole
 
@@ -71,7 +72,7 @@ class Runner:
                     for x, d in zip(inputs, differentiable, strict=True)
                 ]
                 outputs, new_state, penalty = unit.run(
-                    full, trainable, state, True, unpenalized, (normalize,)
+                    full, trainable, state, True, unpenalized, _SUBSTITUTES
                 )
                 floats = [y if _is_float(y) else None for y in outputs]
                 return (floats, penalty), (outputs, new_state)
@@ -265,6 +266,7 @@ def inside(gradient, part):
     return padded(jnp.ones_like(gradient, bool), part)
 
 
+_SUBSTITUTES = Substitutes(normalize)
 _add = jax.jit(jnp.add)
 _scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
 _leading = jax.jit(

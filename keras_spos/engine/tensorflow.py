@@ -10,6 +10,8 @@ import contextlib
 import numpy as np
 import tensorflow as tf
 
+from keras_spos.engine import tensorflow_lean
+from keras_spos.engine.lean import Substitutes
 from keras_spos.engine.slots import keeping_outside
 from keras_spos.weight_slice import is_part, whole
 
@@ -68,7 +70,7 @@ class Runner:
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
-                with unit.measuring(_functions()):
+                with unit.measuring(_substitutes()):
                     return unit.run(inputs, trainable, state, training=False)[:2]
 
             self._cache[key] = Compiled(
@@ -117,7 +119,7 @@ class Runner:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, True, unpenalized, _functions()
+                    inputs, trainable, state, True, unpenalized, _substitutes()
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties
@@ -285,31 +287,6 @@ def scale(a, factor):
     return a * tf.cast(factor, a.dtype)
 
 
-def normalize(x, gamma, beta, epsilon):
-    """Batch norm of images; see `keras_spos.engine.lean`."""
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=gamma,
-        offset=beta,
-        mean=tf.zeros([0], gamma.dtype),
-        variance=tf.zeros([0], gamma.dtype),
-        epsilon=epsilon,
-        is_training=True,
-    )
-    # The op's variance is the unbiased estimate.
-    count = tf.size(x, tf.int64) // tf.size(mean, tf.int64)
-    count = tf.cast(count, variance.dtype)
-    return y, mean, variance * ((count - 1) / count)
-
-
-def multiply(x, kernel):
-    """A 1x1 convolution of images; TensorFlow's CPU kernels for it are slower."""
-    given, made = kernel.shape[-2:]
-    y = tf.reshape(x, [-1, given]) @ tf.reshape(kernel, [given, made])
-    y = tf.reshape(y, tf.concat([tf.shape(x)[:-1], [made]], 0))
-    return tf.ensure_shape(y, [*x.shape[:-1], made])
-
-
 def padded(gradient, part):
     """A slice's gradient as one of the whole variable."""
     missing = np.array(part.variable.shape, np.int32) - tf.shape(gradient)
@@ -321,9 +298,17 @@ def inside(gradient, part):
     return padded(tf.ones_like(gradient, tf.bool), part)
 
 
-def _functions():
-    """What `keras_spos.engine.lean` puts in the place of Keras' own."""
-    return normalize, None if is_asynchronous() else multiply
+def _substitutes():
+    """What to run in the place of Keras' own layers."""
+    if is_asynchronous():
+        return Substitutes(tensorflow_lean.normalize)
+    return Substitutes(
+        tensorflow_lean.normalize,
+        tensorflow_lean.multiply,
+        tensorflow_lean.depthwise,
+        tensorflow_lean.concatenate,
+        tensorflow_lean.unstack,
+    )
 
 
 def _read(source):

@@ -30,15 +30,17 @@ class Unit:
         layers: The layers that `call` runs; their variables are the unit's.
         key: Units with equal keys compute the same function of inputs and variables.
         views: What variables stand for: a dict from id to `WeightSlice`.
+        operations: What `call` runs beside layers.
 
     Attributes:
         trainable: What the unit reads and training updates: variables, or slices.
         non_trainable: The rest of what it reads.
     """
 
-    def __init__(self, call, layers, key, views=None):
+    def __init__(self, call, layers, key, views=None, operations=()):
         self.call = call
         self.layers = layers
+        self.operations = operations
         self._views = views or {}
         self._trainable = _variables(layers, "trainable_variables")
         self._non_trainable = _variables(layers, "non_trainable_variables")
@@ -72,18 +74,24 @@ class Unit:
     def _all_layers(self):
         return _unique_objects(x for y in self.layers for x in y._flatten_layers())
 
+    def _all_operations(self):
+        layers = self._all_layers()
+        # A Functional model's operations are more than its layers.
+        inner = [x for y in layers for x in getattr(y, "operations", ())]
+        return _unique_objects([*layers, *self.operations, *inner])
+
     @contextlib.contextmanager
-    def measuring(self, functions=()):
+    def measuring(self, substitutes=None):
         """Inside, batch norms work as in training even where all else does not.
 
         Dropout, noise and the like stay off: what is measured is for inference.
 
         Args:
-            functions: The backend's functions for `lean`.
+            substitutes: The backend's for `lean`, or None.
         """
         with contextlib.ExitStack() as stack:
-            if functions:
-                stack.enter_context(lean(self._all_layers(), *functions))
+            if substitutes:
+                stack.enter_context(lean(self._all_operations(), substitutes))
             stack.enter_context(self._norms_in_training())
             yield
 
@@ -144,7 +152,7 @@ class Unit:
         non_trainable,
         training,
         unpenalized=(),
-        functions=(),
+        substitutes=None,
     ):
         """Calls the unit on given values of its variables, without side effects.
 
@@ -155,7 +163,7 @@ class Unit:
             training: Whether to run in training mode.
             unpenalized: Indices of trainable variables whose regularization loss is
                 counted elsewhere.
-            functions: The backend's functions for `lean`, for training.
+            substitutes: The backend's for `lean` in training, or None.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -166,8 +174,8 @@ class Unit:
             *zip(self._non_trainable, non_trainable, strict=True),
         ]
         cheaper = contextlib.nullcontext()
-        if training and functions:
-            cheaper = lean(self._all_layers(), *functions)
+        if training and substitutes:
+            cheaper = lean(self._all_operations(), substitutes)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             with cheaper:
                 outputs = self.call(inputs, training)
@@ -295,11 +303,10 @@ def _fixed_unit(run, read, written):
                 tensors[id(symbolic)] = value
         return [tensors[key] for key in written]
 
-    layers = _unique_objects(
-        n.operation for n in run if isinstance(n.operation, keras.layers.Layer)
-    )
+    operations = _unique_objects(n.operation for n in run)
+    layers = [x for x in operations if isinstance(x, keras.layers.Layer)]
     key = signature([n.operation for n in run], _wiring(run, read, written))
-    return Unit(call, layers, key)
+    return Unit(call, layers, key, operations=operations)
 
 
 def _choice_steps(node, read, written, indices):
