@@ -21,7 +21,7 @@ from keras_spos.spaces.fbnet import HEADS
 from keras_spos.spaces.fbnet import NAMED as FBNETS
 from keras_spos.spaces.fbnet import STAGES as FBNET_STAGES
 from keras_spos.spaces.fbnet import STEM as FBNET_STEM
-from keras_spos.spaces.proxyless import BLOCKS, WIDTHS
+from keras_spos.spaces.proxyless import BLOCKS, STRIDES, WIDTHS
 from keras_spos.spaces.proxyless import NAMED as PROXYLESS
 from recipes import spos
 
@@ -41,6 +41,7 @@ class Settings(spos.Settings):
     Args:
         width: Channels, as a part of the published ones.
         depth: Blocks of each stage that are kept, at most.
+        first_stride: Stride of the first stage of choice blocks; 1 suits small images.
         latency_batch: Batch size at which latency is measured.
         networks: Whole networks that check the latency table.
         measure: Arguments of `hardware.measure.Settings`.
@@ -50,6 +51,7 @@ class Settings(spos.Settings):
 
     width: float = 1.0
     depth: int = 4
+    first_stride: int = 2
     latency_batch: int = 32
     networks: int = 60
     measure: dict = dataclasses.field(default_factory=dict)
@@ -65,6 +67,7 @@ class Experiment(spos.Experiment):
             spaces.proxyless,
             widths=_scaled(WIDTHS["mobile"], settings.width),
             stage_blocks=[min(n, settings.depth) for n in BLOCKS],
+            stage_strides=(settings.first_stride, *STRIDES[1:]),
         )
         super().__init__(settings, output, args, build)
 
@@ -79,13 +82,16 @@ class Experiment(spos.Experiment):
                 **s.space,
                 widths=_scaled(widths, s.width),
                 stage_blocks=blocks,
+                stage_strides=(s.first_stride, *STRIDES[1:]),
                 l2=s.l2,
             )
             labels = _first_blocks(PROXYLESS[which], BLOCKS, blocks)
         else:
+            strides = [stride for _, _, stride in FBNET_STAGES]
+            strides[1] = s.first_stride  # that of the first choice blocks
             stages = [
                 (_channels(c, s.width), min(n, s.depth), stride)
-                for c, n, stride in FBNET_STAGES
+                for (c, n, _), stride in zip(FBNET_STAGES, strides, strict=True)
             ]
             net = spaces.fbnet(
                 **s.space,

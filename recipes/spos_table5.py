@@ -30,6 +30,7 @@ PRESETS = {
         space={"input_shape": (32, 32, 3), "num_classes": 10, "stem_stride": 2},
         width=0.25,
         depth=2,
+        first_stride=1,
         train_per_class=2000,
         validation_per_class=100,
         batch_size=64,
