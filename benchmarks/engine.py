@@ -110,6 +110,10 @@ def _rows(measured):
     if "torch" in measured:
         s = measured["torch"]
         add("step: PyTorch / this library", s["torch"] / s["supernet"], ">= 2")
+    if "profile" in measured:
+        s = measured["profile"]
+        for kind in [k for k in s if k != "step"]:
+            add(f"share of the step: {kind}", s[kind] / s["step"])
     return rows
 
 

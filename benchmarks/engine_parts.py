@@ -266,6 +266,68 @@ def torch(args):
     return {k: statistics.median(v) for k, v in times.items()}
 
 
+def profile(args):
+    """Seconds of a path's layers by kind, each run alone, and of the path's step.
+
+    At the shapes of `torch`: batch 32, 128 px. A layer runs forward and backward as the
+    engine runs it.
+    """
+    import keras
+
+    net = _compile(_network(128))
+    x, y = _batch(128, 32)
+    path = net.space.sample(1, seed=0)[0]
+    net.sampler = _Fixed(path)
+    times = [_seconds(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
+    seconds, known = {"step": statistics.median(times[2:])}, {}
+    for layer in net.extract(path)._flatten_layers(include_self=False):
+        kind = _kind(layer)
+        if kind:
+            config = {**layer.get_config(), "name": "layer"}
+            shape = [tuple(t.shape[1:]) for t in keras.tree.flatten(layer.input)]
+            key = repr((kind, config, shape))
+            if key not in known:
+                known[key] = _alone(layer.from_config(config), shape, args.rounds)
+            seconds[kind] = seconds.get(kind, 0) + known[key]
+    return seconds
+
+
+def _kind(layer):
+    import keras
+
+    kernel = getattr(layer, "kernel_size", None)
+    if type(layer) is keras.layers.Conv2D:
+        return "1x1 convolutions" if kernel == (1, 1) else "other convolutions"
+    names = {
+        keras.layers.DepthwiseConv2D: "depthwise convolutions",
+        keras.layers.BatchNormalization: "batch norm",
+        keras.layers.ReLU: "ReLU",
+    }
+    return names.get(type(layer))
+
+
+def _alone(layer, shapes, rounds):
+    """Seconds of a layer's forward and backward pass on a batch of 32."""
+    import keras
+
+    from keras_spos.engine import Engine
+
+    inputs = [keras.Input(shape) for shape in shapes]
+    engine = Engine(keras.Model(inputs, layer(*inputs)))
+    (step,) = engine.steps
+    unit, runner = step.unit, engine.runner
+    values = [keras.random.normal((32, *shape)) for shape in shapes]
+    state = runner.read(unit.non_trainable)
+
+    def run():
+        differentiable = (True,) * len(values)
+        outputs, *_, record = runner.forward(unit, values, differentiable, state)
+        gradients = runner.backward(record, outputs, None)
+        return keras.ops.convert_to_numpy(gradients[0][0])
+
+    return min(_seconds(run) for _ in range(rounds + 2))
+
+
 PARTS = {
     "steps": steps,
     "start-fixed": functools.partial(start, "fixed"),
@@ -274,6 +336,7 @@ PARTS = {
     "cells": cells,
     "search": search,
     "torch": torch,
+    "profile": profile,
     "pipeline": pipeline,
     "growth": growth,
 }
