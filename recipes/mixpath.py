@@ -14,6 +14,7 @@ import numpy as np
 import keras_spos as ks
 from keras_spos import callbacks, data, search, spaces
 from recipes import spos
+from recipes.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,12 @@ class Experiment(spos.Experiment):
             data=batches,
             also=[c for c in extra if hasattr(c, "get_state")],
         )
-        model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
+        model.fit(
+            batches,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[*extra, resume, Progress(name)],
+        )
         return resume.history
 
     def sampled(self, net, n=None, seed=1):

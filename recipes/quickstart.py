@@ -12,6 +12,7 @@ import numpy as np
 import keras_spos as ks
 from keras_spos import callbacks, data, plots, search, spaces
 from recipes.common import Output, arguments
+from recipes.progress import Progress
 
 PRESETS = {
     "small": {
@@ -119,7 +120,7 @@ def train(model, digits, epochs, output, name):
         metrics=["accuracy"],
     )
     resume = callbacks.Resume(output.path("checkpoints", name), data=batches)
-    model.fit(batches, epochs=epochs, verbose=2, callbacks=[resume])
+    model.fit(batches, epochs=epochs, verbose=0, callbacks=[resume, Progress(name)])
     output.say(f"{name} trained")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import keras_spos as ks
 from keras_spos import callbacks, data
 from recipes.common import parser_for
+from recipes.progress import Progress
 
 # How supernets are trained: the sampler, and how many times the epochs.
 TRAININGS = {
@@ -227,7 +228,9 @@ class Study:
         resume = callbacks.Resume(
             self.output.path("checkpoints", name), data=batches, also=also
         )
-        net.fit(batches, epochs=epochs, verbose=0, callbacks=[*also, resume])
+        net.fit(
+            batches, epochs=epochs, verbose=0, callbacks=[*also, resume, Progress(name)]
+        )
         return resume.history
 
     def evaluator(self, net, scoring, metric="accuracy"):

@@ -16,6 +16,7 @@ import keras_spos as ks
 from keras_spos import callbacks, data, search, spaces
 from keras_spos.spaces.shufflenet_v2 import BASELINE_SCALES
 from recipes.common import markdown_table
+from recipes.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +187,12 @@ class Experiment:
         resume = callbacks.Resume(
             self.output.path("checkpoints", name), data=batches, also=extra
         )
-        model.fit(batches, epochs=epochs, verbose=2, callbacks=[*extra, resume])
+        model.fit(
+            batches,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[*extra, resume, Progress(name)],
+        )
         return resume.history
 
     def training_data(self):
