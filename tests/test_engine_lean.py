@@ -13,7 +13,7 @@ tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow's substitutes", allow_module_level=True)
 
-from keras_spos.engine.tensorflow import _substitutes  # noqa: E402
+from keras_spos.engine.tensorflow import substitutes  # noqa: E402
 
 
 def _model(shape, build):
@@ -24,7 +24,7 @@ def _model(shape, build):
     return model
 
 
-def _gradients(model, substitutes):
+def _gradients(model, replace, jit_compile=False):
     """Output, and gradients of inputs and weights, of a model as one unit."""
     (step,) = cut(model)
     unit = step.unit
@@ -33,11 +33,11 @@ def _gradients(model, substitutes):
     weights = [tf.convert_to_tensor(v) for v in unit.trainable]
     state = [tf.convert_to_tensor(v) for v in unit.non_trainable]
 
-    @tf.function
+    @tf.function(jit_compile=jit_compile)
     def run():
         with tf.GradientTape() as tape:
             tape.watch([x, *weights])
-            (y,), _, _ = unit.run([x], weights, state, True, (), substitutes)
+            (y,), _, _ = unit.run([x], weights, state, True, (), replace)
             factors = tf.reshape(tf.range(tf.size(y), dtype=tf.float32), tf.shape(y))
             loss = tf.reduce_sum(y * tf.sin(factors))
         return y, tape.gradient(loss, [x, *weights])
@@ -45,8 +45,9 @@ def _gradients(model, substitutes):
     return [run()[0], *run()[1]]
 
 
-def _check(model):
-    stock, ours = _gradients(model, None), _gradients(model, _substitutes())
+def _check(model, jit_compile=False):
+    stock = _gradients(model, None)
+    ours = _gradients(model, substitutes(jit_compile), jit_compile)
     for a, b in zip(stock, ours, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
@@ -56,7 +57,7 @@ def _check(model):
 def _counting(monkeypatch, name):
     """A list that gets an entry for each call of a substitute."""
     calls = []
-    stock = getattr(_substitutes(), name)
+    stock = getattr(substitutes(False), name)
 
     def count(*args):
         calls.append(name)
@@ -160,3 +161,15 @@ def test_batch_norm(affine):
     model = _model((5, 6, 3), build)
     model.layers[-1].moving_variance.assign([1.0, 2.0, 3.0])
     _check(model)
+
+
+def test_under_xla():
+    def build(x):
+        x = layers.DepthwiseConv2D(5, padding="same", use_bias=False)(x)
+        x = layers.BatchNormalization()(layers.Conv2D(6, 1, use_bias=False)(x))
+        first, second = ops.unstack(layers.Reshape((5, 6, 3, 2))(x), axis=-1)
+        return layers.Concatenate()([first * second, first])
+
+    model = _model((5, 6, 3), build)
+    next(x for x in model.layers if "batch" in x.name).moving_variance.assign([1] * 6)
+    _check(model, jit_compile=True)

@@ -70,7 +70,7 @@ class Runner:
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
-                with unit.measuring(_substitutes()):
+                with unit.measuring(substitutes(self.jit_compile)):
                     return unit.run(inputs, trainable, state, training=False)[:2]
 
             self._cache[key] = Compiled(
@@ -119,7 +119,12 @@ class Runner:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 outputs, state, penalty = unit.run(
-                    inputs, trainable, state, True, unpenalized, _substitutes()
+                    inputs,
+                    trainable,
+                    state,
+                    True,
+                    unpenalized,
+                    substitutes(self.jit_compile),
                 )
             penalties = [] if penalty is None else [penalty]
             targets = [y for y in outputs if y.dtype.is_floating] + penalties
@@ -298,10 +303,13 @@ def inside(gradient, part):
     return padded(tf.ones_like(gradient, tf.bool), part)
 
 
-def _substitutes():
+def substitutes(jit_compile):
     """What to run in the place of Keras' own layers."""
     if is_asynchronous():
         return Substitutes(tensorflow_lean.normalize)
+    if jit_compile:
+        # XLA has kernels of its own, and no complex numbers to interleave with.
+        return Substitutes(tensorflow_lean.normalize, tensorflow_lean.multiply)
     return Substitutes(
         tensorflow_lean.normalize,
         tensorflow_lean.multiply,
