@@ -157,6 +157,25 @@ def bootstrap(statistic, *columns, resamples=200, confidence=0.95, seed=0):
     return Estimate(float(statistic(*columns)), float(low), float(high))
 
 
+def joined(scores, cost):
+    """Sums of the ranks by score and by cost: what both say, with equal weight.
+
+    Supernets know little of what larger networks gain by longer training; costs know
+    nothing else.
+
+    Args:
+        scores: `n` numbers.
+        cost: `n` numbers, of which larger ones are thought to be better.
+
+    Returns:
+        A float array ``[n]``, larger for better.
+    """
+    from scipy import stats  # Slow to import.
+
+    scores, cost = _columns(scores, cost)
+    return stats.rankdata(scores) + stats.rankdata(cost)
+
+
 def report(
     scores, truth, costs=None, k=10, bins=10, resamples=200, confidence=0.95, seed=0
 ):
@@ -175,8 +194,9 @@ def report(
 
     Returns:
         A dict with "n", "distinct_scores", "kendall_tau", "spearman", "top<k>_regret",
-        and for each cost "<cost>_tau" and "residual_tau_in_<cost>". A statistic is a
-        dict with "value", "low" and "high".
+        and for each cost "<cost>_tau" (of the cost alone), "tau_with_<cost>" (of
+        `joined` scores) and "residual_tau_in_<cost>". A statistic is a dict with
+        "value", "low" and "high".
     """
     scores, truth = _columns(scores, truth)
     settings = {"resamples": resamples, "confidence": confidence, "seed": seed}
@@ -187,6 +207,7 @@ def report(
     }
     for name, cost in (costs or {}).items():
         statistics[f"{name}_tau"] = (kendall_tau, *_columns(cost, truth))
+        statistics[f"tau_with_{name}"] = (kendall_tau, joined(scores, cost), truth)
         within = cost_bins(cost, bins)
         statistics[f"residual_tau_in_{name}"] = (tau_within, scores, truth, within)
     return {

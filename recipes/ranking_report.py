@@ -48,6 +48,9 @@ def judge(study, runs, truth, flops, params):
             "residual_tau_mean": float(
                 np.mean([r["residual_tau_in_flops"]["value"] for r in each])
             ),
+            "tau_with_flops_mean": float(
+                np.mean([r["tau_with_flops"]["value"] for r in each])
+            ),
             "each": each,
         }
         for (label, training, scoring), each in groups.items()
@@ -65,6 +68,7 @@ def finish(study, runs, rows, truth, flops, paper, note):
             "tau (sd over seeds)",
             "95 % interval, seed 0",
             "residual tau",
+            "tau of score and FLOPs",
             "FLOPs tau",
             "params tau",
             "top-10 regret",
@@ -123,6 +127,7 @@ def _cells(row, paper):
         f"{row['tau_mean']:.3f} ({row['tau_sd']:.3f})",
         f"{tau['low']:.3f} to {tau['high']:.3f}",
         f"{row['residual_tau_mean']:.3f}",
+        f"{row['tau_with_flops_mean']:.3f}",
         f"{first['flops_tau']['value']:.3f}",
         f"{first['params_tau']['value']:.3f}",
         f"{regret:.2f}",

@@ -111,11 +111,20 @@ def test_report_has_the_rivals_beside_the_scores(tied):
     assert json.loads(json.dumps(result)) == result
     assert result["n"] == 80
     assert result["flops_tau"]["value"] == ranking.kendall_tau(cost, truth)
+    assert result["tau_with_flops"]["value"] == ranking.kendall_tau(
+        ranking.joined(scores, cost), truth
+    )
     assert result["residual_tau_in_flops"]["value"] == ranking.residual_tau(
         scores, truth, cost
     )
     assert result["top5_regret"]["value"] == ranking.topk_regret(scores, truth, 5)
     assert ranking.report(scores, truth, {"flops": cost}, k=5, resamples=50) == result
+
+
+def test_joined_scores_are_sums_of_ranks():
+    np.testing.assert_array_equal(
+        ranking.joined([0.3, 0.1, 0.9], [10, 30, 10]), [2 + 1.5, 1 + 3, 3 + 1.5]
+    )
 
 
 @pytest.mark.parametrize(
