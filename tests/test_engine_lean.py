@@ -70,15 +70,54 @@ def _counting(monkeypatch, name):
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [4, 5, 7, 9, (3, 5), (7, 4)])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 7, 9, (3, 5), (7, 4)])
 def test_depthwise(kernel, stride, padding, monkeypatch):
     def build(x):
         return layers.DepthwiseConv2D(
             kernel, stride, padding, depth_multiplier=2, use_bias=False
         )(x)
 
+    model = _model((12, 11, 3), build)
+    if (kernel, stride) == (3, 1):
+        _check(model)
+        return
     with _counting(monkeypatch, "depthwise"):
-        _check(_model((12, 11, 3), build))
+        _check(model)
+
+
+def _padded(x):
+    x = layers.ZeroPadding2D(((1, 2), (3, 0)))(x)
+    return x, layers.DepthwiseConv2D(5, 2, use_bias=False)(x)
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_padded_depthwise(uses):
+    def build(x):
+        padded, y = _padded(x)
+        # The padding is computed all the same for whoever else uses it.
+        return y if uses == 1 else y + ops.mean(padded * padded)
+
+    _check(_model((12, 11, 3), build))
+
+
+def test_padding_is_left_to_the_convolution():
+    model = _model((12, 11, 3), lambda x: _padded(x)[1])
+    (step,) = cut(model)
+
+    @tf.function
+    def run(x, kernel):
+        (y,), _, _ = step.unit.run([x], [kernel], [], True, (), substitutes(False))
+        return y
+
+    graph = run.get_concrete_function(tf.zeros((1, 12, 11, 3)), model.weights[0]).graph
+    (convolution,) = [
+        x for x in graph.get_operations() if x.type == "DepthwiseConv2dNative"
+    ]
+    assert list(convolution.get_attr("explicit_paddings")) == [0, 0, 1, 2, 3, 0, 0, 0]
+    read = convolution.inputs[0].op
+    while read.type in ("Identity", "IdentityN"):
+        read = read.inputs[0].op
+    assert read.type == "Placeholder"
 
 
 @pytest.mark.parametrize(

@@ -252,11 +252,11 @@ class Engine:
         self.runner.write(variables, values)
 
     def _state(self, unit, seed, overrides):
-        """Values of a unit's non-trainable variables, seeds and overrides included."""
+        """A unit's non-trainable variables; values for seeds and overrides."""
         if not unit.non_trainable:
             return []
         if not overrides and not any(unit.is_seed):
-            return self.runner.read(unit.non_trainable)
+            return self.runner.refer(unit.non_trainable)
         state = []
         for number, (variable, is_seed) in enumerate(
             zip(unit.non_trainable, unit.is_seed, strict=True)
@@ -267,7 +267,7 @@ class Engine:
             elif id(variable) in overrides:
                 state.append(overrides[id(variable)])
             else:
-                state.extend(self.runner.read([variable]))
+                state.extend(self.runner.refer([variable]))
         return state
 
     def _mean(self, values, count):

@@ -173,6 +173,10 @@ class Runner:
             for v in sources
         ]
 
+    def refer(self, sources):
+        """What compiled functions take for variables and slices: their values."""
+        return self.read(sources)
+
     def write(self, sources, values):
         """Assigns values to variables and slices."""
         for source, value in zip(sources, values, strict=True):

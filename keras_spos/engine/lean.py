@@ -11,8 +11,8 @@ tensors of its input's size for the backward pass. One is enough, the input:
 
 *1x1 convolutions.* They are products of matrices, and so are their gradients.
 
-*Depthwise convolutions* wider than three, *concatenations* and *unstacking in two*
-compute what they always do; the backend knows cheaper gradients.
+*Depthwise convolutions* wider than three or strided, *concatenations* and *unstacking
+in two* compute what they always do; the backend knows cheaper gradients.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def _replacement(operation, substitutes):
         return "call", _norm(operation, s.normalize)
     if s.multiply and _is_pointwise(operation):
         return "convolution_op", s.multiply
-    if s.depthwise and _is_wide_depthwise(operation):
+    if s.depthwise and _is_costly_depthwise(operation):
         return "call", _depthwise(operation, s.depthwise)
     if s.concatenate and type(operation) is keras.layers.Concatenate:
         return "call", _concatenation(operation, s.concatenate)
@@ -123,10 +123,10 @@ def _is_pointwise(layer):
     )
 
 
-def _is_wide_depthwise(layer):
+def _is_costly_depthwise(layer):
     return (
         type(layer) is keras.layers.DepthwiseConv2D
-        and layer.kernel_size[1] > 3
+        and (layer.kernel_size[1] > 3 or layer.strides[0] > 1)
         and layer.strides[0] == layer.strides[1]
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.data_format == "channels_last"
