@@ -6,7 +6,8 @@ Each part runs in a fresh process, and is kept as soon as it is there; with `--r
 the command goes on with the parts that are missing. Within a part, what is compared is
 timed in turn. "All options" computes every option of every block and averages them, as
 differentiable search does; "rebuild" extracts and compiles a model for each path. The
-PyTorch part needs torch.
+PyTorch part needs torch, and times SPOS's released code too if `--authors` names its
+folder ``src/Supernet``.
 """
 
 import argparse
@@ -27,6 +28,7 @@ def main():
         "--rounds", type=int, default=8, help="timed steps of each kind"
     )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
     parser.add_argument("--output", default="results/engine")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
@@ -109,7 +111,10 @@ def _rows(measured):
         add(f"images per second: {name}", value)
     if "torch" in measured:
         s = measured["torch"]
-        add("step: PyTorch / this library", s["torch"] / s["supernet"], ">= 2")
+        add("step: PyTorch / this library", s["torch"] / s["supernet"])
+        if "authors" in s:
+            ratio = s["authors"] / s["supernet"]
+            add("step: SPOS's released code / this library", ratio, ">= 2")
     if "profile" in measured:
         s = measured["profile"]
         for kind in [k for k in s if k != "step"]:

@@ -247,21 +247,22 @@ def _write_photos(folder, count):
 
 def torch(args):
     """A step at batch 32 and 128 px, here and in PyTorch, on the same paths."""
-    from benchmarks.torch_supernet import TorchStep
+    from benchmarks.torch_supernet import AuthorsStep, TorchStep
 
     net = _compile(_network(128))
-    step = TorchStep()
+    steps = {"torch": TorchStep()}
+    if args.authors:
+        steps["authors"] = AuthorsStep(args.authors)
     x, y = _batch(128, 32)
-    times = {"supernet": [], "torch": []}
+    times = {"supernet": [], **{kind: [] for kind in steps}}
     for number in range(args.rounds + 2):
-        for path in net.space.sample(2, seed=0):
+        for path in net.space.sample(6, seed=0):
             net.sampler = _Fixed(path)
-            seconds = {
-                "supernet": _seconds(net.train_on_batch, x, y),
-                "torch": _seconds(step, x, y, path),
-            }
+            taken = {"supernet": _seconds(net.train_on_batch, x, y)}
+            for kind, step in steps.items():
+                taken[kind] = _seconds(step, x, y, path)
             if number >= 2:
-                for kind, value in seconds.items():
+                for kind, value in taken.items():
                     times[kind].append(value)
     return {k: statistics.median(v) for k, v in times.items()}
 

@@ -4,6 +4,11 @@ Written as a PyTorch user would: every option a module of its block, of which `f
 runs one; gradients of the others stay None, so the optimizer passes them by.
 """
 
+import contextlib
+import importlib
+import io
+import sys
+
 import torch
 from torch import nn
 
@@ -25,7 +30,43 @@ class TorchStep:
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(y))
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return loss.item()
+
+
+class AuthorsStep:
+    """The same of SPOS's released code: its network, loss and loop, less the reports.
+
+    Args:
+        folder: ``src/Supernet`` of a copy of megvii-model/SinglePathOneShot.
+    """
+
+    def __init__(self, folder):
+        sys.path.insert(0, folder)
+        try:
+            network, utils = (importlib.import_module(n) for n in ("network", "utils"))
+        finally:
+            sys.path.remove(folder)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.net = network.ShuffleNetV2_OneShot()
+        # Theirs fits images of 224 px alone.
+        self.net.globalpool = nn.AdaptiveAvgPool2d(1)
+        self.loss = utils.CrossEntropyLabelSmooth(1000, 0.1)
+        self.optimizer = torch.optim.SGD(
+            utils.get_parameters(self.net), lr=0.5, momentum=0.9, weight_decay=4e-5
+        )
+
+    def __call__(self, x, y, path):
+        """Trains a path on a batch of images ``[n, height, width, 3]``."""
+        x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+        loss = self.loss(self.net(x, path), torch.from_numpy(y))
+        self.optimizer.zero_grad()
+        loss.backward()
+        # So they keep the momentum of options that are not on the path from moving.
+        for parameter in self.net.parameters():
+            if parameter.grad is not None and parameter.grad.sum() == 0:
+                parameter.grad = None
+        self.optimizer.step()
+        return loss.item()
 
 
 class Supernet(nn.Module):

@@ -3,14 +3,16 @@
 import argparse
 import dataclasses
 import datetime
+import importlib
 import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import time
+
+from hardware.engines.device import cpu_name, gpu
 
 
 def arguments(description, presets):
@@ -111,7 +113,7 @@ def provenance(module):
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "backend": backend,
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "device": _device(backend),
         "versions": {p: _version(p) for p in ("keras", backend, "numpy", "pymoo")},
     }
 
@@ -133,6 +135,7 @@ _FOLDERS = (
     "--supernet",
     "--tables",
     "--output",
+    "--authors",
     "--checkpoint",
 )
 
@@ -144,6 +147,12 @@ def _without_folders(words):
         kept.append("DIR" if skip else word)
         skip = word in _FOLDERS
     return kept
+
+
+def _device(backend):
+    """The accelerator in use, or the processor."""
+    engine = importlib.import_module(f"keras_spos.engine.{backend}")
+    return gpu()["device"] if engine.is_asynchronous() else cpu_name()
 
 
 def _version(package):

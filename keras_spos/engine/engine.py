@@ -149,9 +149,8 @@ class Engine:
                 tape.records.append((step, unit, differentiable, count, record))
             outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
             tensors.update(zip(step.outputs, outputs, strict=True))
-            tape.shapes.update(
-                {k: y for k, y in zip(step.outputs, outputs, strict=True)}
-            )
+            for key, y in zip(step.outputs, outputs, strict=True):
+                tape.shapes[key] = y.shape, y.dtype
             for key in step.last_uses:
                 del tensors[key]
         penalty = None
@@ -280,9 +279,9 @@ class Engine:
     def _cotangents(self, step, gradients, tape):
         result = []
         for key in step.outputs:
+            shape, dtype = tape.shapes.pop(key)
             gradient = gradients.pop(key, None)
-            output = tape.shapes.pop(key)
-            result.append(ops.zeros_like(output) if gradient is None else gradient)
+            result.append(ops.zeros(shape, dtype) if gradient is None else gradient)
         return result
 
 
