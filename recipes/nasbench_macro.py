@@ -31,7 +31,7 @@ PRESETS = {
         architectures=400,
         tracked=60,
         tracked_every=5,
-        seeds=2,
+        seeds=3,
     ),
     "smoke": Settings(
         dataset="digits",
