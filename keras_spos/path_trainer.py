@@ -161,6 +161,13 @@ class PathTrainer(Functional):
             return None
         return self._iterations_variable().value
 
+    def _resolve_auto_jit_compile(self):
+        # On TensorFlow, XLA takes seconds for each unit, and on CPUs its depthwise
+        # convolutions take ten times as long: only for those who ask for it.
+        if keras.backend.backend() == "tensorflow":
+            return False
+        return super()._resolve_auto_jit_compile()
+
     # How Keras' loops call the steps. Its own version traces the step into one graph
     # with every option in it; here the step stays in Python.
 

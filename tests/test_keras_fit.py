@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from models import FromList, cross_entropy, data, dense_net, randomize, small_net
 
+import keras_spos as ks
+
 PATH = (1, 0)
 SGD = keras.optimizers.SGD
 X, Y = data(11, (3,))
@@ -116,6 +118,27 @@ def test_several_steps_per_execution(x):
 )
 def test_ways_to_compile(compiled):
     assert_fits_as_usual(fit(), **compiled)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA always")
+def test_xla_compiles_if_it_is_asked_to():
+    class Length(keras.layers.Layer):
+        """What XLA cannot compile."""
+
+        def call(self, x):
+            import tensorflow as tf
+
+            return x + tf.cast(tf.strings.length(tf.strings.as_string(x)), x.dtype)
+
+    inputs = keras.Input((4,))
+    block = ks.ChoiceBlock([keras.layers.Dense(4), keras.layers.Dense(4)])
+    net = ks.Supernet(inputs, Length()(block(inputs)))
+    x = np.ones((2, 4), "float32")
+    net.compile("sgd", "mse")
+    net.train_on_batch(x, x)
+    net.compile("sgd", "mse", jit_compile=True)
+    with pytest.raises(Exception, match="AsString"):
+        net.train_on_batch(x, x)
 
 
 def test_weights_of_samples_and_validation_split():

@@ -68,8 +68,7 @@ class TensorRT(Engine):
         if plan is None:
             plan = self._build(path)
             if self.cache:
-                with open(self._plan_path(path), "wb") as file:
-                    file.write(plan)
+                _write(self._plan_path(path), plan)
         return _Plan(self.trt, self.logger, self.cuda, plan)
 
     def _plan_path(self, path):
@@ -114,8 +113,7 @@ class TensorRT(Engine):
         if plan is None:
             raise EngineError(f"TensorRT could not build an engine for {path}.")
         if timing:
-            with open(timing, "wb") as file:
-                file.write(bytes(config.get_timing_cache().serialize()))
+            _write(timing, bytes(config.get_timing_cache().serialize()))
         return bytes(plan)
 
     def _timing_cache(self, config):
@@ -129,6 +127,13 @@ class TensorRT(Engine):
                 known = file.read()
         config.set_timing_cache(config.create_timing_cache(known), False)
         return path
+
+
+def _write(path, content):
+    """Writes a file; it is complete or is not there."""
+    with open(f"{path}.tmp", "wb") as file:
+        file.write(content)
+    os.replace(f"{path}.tmp", path)
 
 
 class _Plan(Runner):

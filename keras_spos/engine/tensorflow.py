@@ -9,6 +9,7 @@ import contextlib
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
@@ -22,10 +23,16 @@ class Compiled:
     def __init__(self, concrete, keep_captures=True):
         self.concrete = concrete
         self.types = [t.dtype for t in concrete.outputs]
+        self.xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
         self.captures = list(concrete.captured_inputs) if keep_captures else []
 
     def __call__(self, tensors):
         """Outputs as a flat list."""
+        if self.xla:
+            # As an operation of its own name: the raw op would not compile it.
+            return context.context().call_function(
+                self.concrete.name, [*tensors, *self.captures], len(self.types)
+            )
         return tf.raw_ops.StatefulPartitionedCall(
             args=[*tensors, *self.captures], Tout=self.types, f=self.concrete
         )
