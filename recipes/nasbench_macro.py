@@ -24,6 +24,7 @@ PRESETS = {
         },
         train_per_class=2500,
         validation_per_class=100,
+        more_validation_per_class=400,
         batch_size=64,
         epochs=30,
         learning_rate=0.05,

@@ -24,14 +24,32 @@ TRAININGS = {
     "plain SPOS": (ks.UniformSampler, 1),
     "fair sampling": (ks.FairSampler, 1),
     "twice the epochs": (ks.UniformSampler, 2),
+    "fair sampling, twice the epochs": (ks.FairSampler, 2),
 }
-# How a trained supernet scores: arguments of `Evaluator`, and how many times the
-# calibration images. The first is the paper's. Each gives an accuracy and, from the
-# same pass, a loss, which tells apart what accuracy on few images does not.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How a trained supernet scores.
+
+    Args:
+        recalibrate: See `Evaluator`.
+        calibration: How many times the preset's calibration images.
+        more: Whether to score on the preset's further validation images too.
+    """
+
+    recalibrate: bool = True
+    calibration: int = 1
+    more: bool = False
+
+
+# The first is the paper's. Each gives an accuracy and, from the same pass, a loss,
+# which tells apart what accuracy on few images does not.
 SCORINGS = {
-    "recalibrated": ({}, 1),
-    "moving averages": ({"recalibrate": False}, 1),
-    "recalibrated on 4x the images": ({}, 4),
+    "recalibrated": Scoring(),
+    "recalibrated, more validation images": Scoring(more=True),
+    "moving averages": Scoring(recalibrate=False),
+    "recalibrated on 4x the images": Scoring(calibration=4),
 }
 METRICS = {"accuracy": "", "loss": ", by loss"}
 
@@ -47,6 +65,8 @@ class Settings:
         batch_size: Images per step.
         epochs: Length of supernet training.
         train_per_class: Training images of each class to use; None is all.
+        more_validation_per_class: Of those that are left, images of each class to
+            score on beside the others, as an option.
         learning_rate: Falls to `final_learning_rate` along a cosine.
         final_learning_rate: See there.
         l2: Weight decay, in the gradient.
@@ -55,8 +75,8 @@ class Settings:
         architectures: Size of the sample to rank; None is all.
         tracked: Size of the sample that is scored during training; 0 for none.
         tracked_every: Score it after every so many epochs.
-        seeds: Number of plain supernets.
-        option_seeds: Number of supernets for each other training.
+        seeds: Number of supernets for each training of the plain length.
+        longer_seeds: Number of supernets for each longer training.
         resamples: For the bootstrap intervals.
         memory: Bytes for intermediate tensors; see `Evaluator`.
     """
@@ -67,6 +87,7 @@ class Settings:
     batch_size: int
     epochs: int
     train_per_class: int | None = None
+    more_validation_per_class: int = 0
     learning_rate: float = 0.025
     final_learning_rate: float = 0.001
     l2: float = 5e-4
@@ -76,7 +97,7 @@ class Settings:
     tracked: int = 0
     tracked_every: int = 1
     seeds: int = 3
-    option_seeds: int = 1
+    longer_seeds: int = 1
     resamples: int = 200
     memory: float = 4e9
 
@@ -117,7 +138,7 @@ class Study:
         self.build = build
         self.table = table
         self.merge = merge
-        self.splits = _load(settings, args.data_dir)
+        self.splits, self.more_validation = _load(settings, args.data_dir)
 
     def compare(self, label):
         """Every training beside plain SPOS, every scoring on the first plain supernet.
@@ -128,13 +149,15 @@ class Study:
         Returns:
             A list of what `run` returns.
         """
+        s = self.settings
+        usual, more, averages, larger = SCORINGS
         runs = []
         for training in self.args.trainings:
-            plain = training == "plain SPOS"
-            s = self.settings
-            for seed in range(s.seeds if plain else s.option_seeds):
-                more = len(SCORINGS) if seed == 0 else 2
-                scorings = list(SCORINGS)[: more if plain else 1]
+            _, times = TRAININGS[training]
+            for seed in range(s.seeds if times == 1 else s.longer_seeds):
+                scorings = [usual, more] if s.more_validation_per_class else [usual]
+                if training == "plain SPOS":
+                    scorings += [averages, larger] if seed == 0 else [averages]
                 runs.append(self.run(label, training, seed, scorings))
         return runs
 
@@ -182,13 +205,12 @@ class Study:
             "scores": {},
         }
         for scoring in scorings:
-            recalibrated = SCORINGS[scoring][0].get("recalibrate", True)
             checkpoint = self.output.path("scores", f"{name}_{scoring}.npz")
             scores = ks.score_all(
                 self.evaluator(net, scoring, tuple(METRICS)),
                 sample,
                 checkpoint=checkpoint.replace(" ", "_"),
-                merge=self._merge(net) if recalibrated else None,
+                merge=self._merge(net) if SCORINGS[scoring].recalibrate else None,
                 verbose=False,
             )
             for suffix, column in zip(METRICS.values(), scores.T, strict=True):
@@ -235,11 +257,10 @@ class Study:
 
     def evaluator(self, net, scoring, metric="accuracy"):
         """Calibration on training images, scores on held-out training images."""
-        options, times = SCORINGS[scoring]
-        calibration = data.balanced_subset(
-            self.splits.train, n=times * self.settings.calibration_images, seed=0
-        )
-        validation = self.splits.validation
+        how = SCORINGS[scoring]
+        images = how.calibration * self.settings.calibration_images
+        calibration = data.balanced_subset(self.splits.train, n=images, seed=0)
+        validation = self.more_validation if how.more else self.splits.validation
         return ks.Evaluator(
             net,
             calibration.images,
@@ -247,7 +268,7 @@ class Study:
             metric=metric,
             preprocess=self.standardise,
             memory=self.settings.memory,
-            **options,
+            recalibrate=how.recalibrate,
         )
 
     def standardise(self, images):
@@ -270,26 +291,53 @@ def _sample(space, n, seed):
 
 
 def _load(settings, data_dir):
+    """The splits, and the validation images with those that are an option."""
     size = settings.space["input_shape"][0]
     if settings.dataset == "digits":
-        return data.digits(size, settings.validation_per_class)
+        return data.digits(size, settings.validation_per_class), None
     splits = data.cifar10(data_dir, settings.validation_per_class)
+    more = splits.validation
     if settings.train_per_class:
-        train = data.balanced_subset(
-            splits.train, per_class=settings.train_per_class, seed=0
-        )
-        splits = dataclasses.replace(splits, train=train)
-    if size == 32:
-        return splits
-    return dataclasses.replace(
-        splits,
-        train=_shrunk(splits.train, 32 // size),
-        validation=_shrunk(splits.validation, 32 // size),
+        known = _Numbers.of(splits.train)
+        train = data.balanced_subset(known, per_class=settings.train_per_class, seed=0)
+        rest = known.subset(np.setdiff1d(known.numbers, train.numbers))
+        rest = data.balanced_subset(rest, per_class=settings.more_validation_per_class)
+        more = _together(more, splits.train.subset(rest.numbers))
+        splits = dataclasses.replace(splits, train=splits.train.subset(train.numbers))
+    factor = 32 // size
+    smaller = {k: _shrunk(getattr(splits, k), factor) for k in ("train", "validation")}
+    return dataclasses.replace(splits, **smaller), _shrunk(more, factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbers:
+    """A set of images as their numbers in another set."""
+
+    labels: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def of(cls, images):
+        return cls(images.labels, np.arange(len(images)))
+
+    def __len__(self):
+        return len(self.labels)
+
+    def subset(self, indices):
+        return _Numbers(self.labels[indices], self.numbers[indices])
+
+
+def _together(*sets):
+    return data.ArrayData(
+        np.concatenate([s.images for s in sets]),
+        np.concatenate([s.labels for s in sets]),
     )
 
 
 def _shrunk(images, factor):
     """Images of a fraction of the size: means over squares of pixels."""
+    if factor == 1:
+        return images
     n, height, width, channels = images.images.shape
     squares = images.images.reshape(
         n, height // factor, factor, width // factor, factor, channels

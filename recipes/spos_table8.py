@@ -27,6 +27,7 @@ PRESETS = {
         space={"input_shape": (16, 16, 3), "cells": 1},
         train_per_class=2500,
         validation_per_class=100,
+        more_validation_per_class=400,
         batch_size=64,
         epochs=50,
         learning_rate=0.05,

@@ -51,10 +51,11 @@ def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
     monkeypatch.setattr(nasbench_macro.ranking.Study, "evaluator", noted)
     monkeypatch.setattr(nasbench_macro.spaces, "nasbench_macro", equal_blocks)
     settings = dataclasses.replace(
-        nasbench_macro.PRESETS["smoke"], architectures=6, tracked=3, option_seeds=0
+        nasbench_macro.PRESETS["smoke"], architectures=6, tracked=3
     )
     monkeypatch.setitem(nasbench_macro.PRESETS, "smoke", settings)
     command = ["nasbench_macro", "--preset", "smoke", "--tables", str(tmp_path)]
+    command += ["--trainings", "plain SPOS"]
     monkeypatch.setattr(sys, "argv", [*command, "--output-dir", str(out)])
     nasbench_macro.main()
     report = json.loads((out / "report.json").read_text())["result"]
