@@ -152,9 +152,12 @@ class Study:
         s = self.settings
         usual, more, averages, larger = SCORINGS
         runs = []
-        for training in self.args.trainings:
-            _, times = TRAININGS[training]
+        for training, (_, times) in TRAININGS.items():
             for seed in range(s.seeds if times == 1 else s.longer_seeds):
+                # What an earlier run has is reported with the rest.
+                known = self.output.done(_name(label, training, seed))
+                if training not in self.args.trainings and not known:
+                    continue
                 scorings = [usual, more] if s.more_validation_per_class else [usual]
                 if training == "plain SPOS":
                     scorings += [averages, larger] if seed == 0 else [averages]
@@ -174,7 +177,7 @@ class Study:
         Returns:
             A dict of final scores, without any truth.
         """
-        name = f"{label} {training} {seed}".replace(" ", "_")
+        name = _name(label, training, seed)
         known = self.output.done(name)
         if known:
             return known
@@ -279,6 +282,10 @@ class Study:
         if self.merge is None:
             return None
         return lambda paths: self.merge(net.space, paths)
+
+
+def _name(label, training, seed):
+    return f"{label} {training} {seed}".replace(" ", "_").replace(",", "")
 
 
 def _sample(space, n, seed):
