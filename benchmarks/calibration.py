@@ -79,14 +79,14 @@ def _draw(file, rows):
     axes = figure.add_subplot()
     measured = [r for r in rows if r["images"]]
     sizes = [r["images"] for r in measured]
-    axes.plot(sizes, [r["kendall_tau"] for r in measured], "o-", label="Kendall tau")
+    taus = [r["kendall_tau"] for r in measured]
+    axes.plot(sizes, taus, "o-", label=f"Kendall tau with {sizes[-1]:,} images")
     axes.plot(
         sizes, [r["mean_accuracy"] for r in measured], "s--", label="mean accuracy"
     )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("training images for batch norm statistics")
-    axes.set_ylabel(f"against {sizes[-1]:,} images")
     axes.legend()
     figure.savefig(file, dpi=120)
 
