@@ -97,7 +97,7 @@ def finish(study, runs, rows, truth, flops, paper, note):
         )
     first = [r for r in runs if r["label"] == runs[0]["label"] and r["seed"] == 0]
     scores = {
-        f"{run['training']},\n{scoring}": values
+        f"{run['training']}, {scoring}".replace(", ", ",\n"): values
         for run in first
         for scoring, values in run["scores"].items()
     }
