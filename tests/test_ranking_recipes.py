@@ -30,6 +30,29 @@ def equal_blocks(input_shape, l2, sampler, seed, **others):
     return Supernet(inputs, outputs, sampler=sampler, seed=seed)
 
 
+def test_no_image_is_both_trained_and_scored_on(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 32, 32, 3)).astype("uint8")
+    labels = np.arange(400) % 10
+    arrays = {"x_train": images[:300], "y_train": labels[:300]}
+    arrays |= {"x_test": images[300:], "y_test": labels[300:]}
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    settings = dataclasses.replace(
+        nasbench_macro.PRESETS["small"],
+        train_per_class=12,
+        validation_per_class=3,
+        more_validation_per_class=9,
+    )
+    splits, more = nasbench_macro.ranking._load(settings, tmp_path)
+    train, validation, scored = (
+        {image.tobytes() for image in each.images}
+        for each in (splits.train, splits.validation, more)
+    )
+    assert (len(train), len(validation), len(scored)) == (120, 30, 120)
+    assert not train & scored and validation < scored
+    assert np.bincount(more.labels).tolist() == [12] * 10
+
+
 def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
     write_table(tmp_path)
     out = tmp_path / "out"
