@@ -218,7 +218,9 @@ class PathTrainer(Functional):
                         raise
                     break
                 data = keras.tree.map_structure(_none_if_optional, data)
-                results = self.get_engine().backend.run_replicated(self, step, data)
+                engine = self.get_engine()
+                with engine.runner.queueing():
+                    results = engine.backend.run_replicated(self, step, data)
                 logs = results[0]
             return logs if len(results) == 1 else self.get_metrics_result()
 

@@ -141,6 +141,40 @@ def test_xla_compiles_if_it_is_asked_to():
         net.train_on_batch(x, x)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of its queue")
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_what_fails_in_a_queued_step_is_raised_and_forgotten(where):
+    import tensorflow as tf
+
+    class Small(keras.layers.Layer):
+        """Fails on numbers of ten and more."""
+
+        def call(self, x):
+            def check(y, when):
+                small = tf.debugging.assert_less(x, 10.0) if when == where else None
+                with tf.control_dependencies([small] if small is not None else []):
+                    return tf.identity(y)
+
+            @tf.custom_gradient
+            def identity(y):
+                return check(y, "forward"), lambda dy: check(dy, "backward")
+
+            return identity(x)
+
+    inputs = keras.Input((4,))
+    options = [keras.layers.Dense(4, kernel_initializer="identity") for _ in "ab"]
+    net = ks.Supernet(inputs, Small()(ks.ChoiceBlock(options)(inputs)))
+    net.compile(SGD(0.01), "mse")
+    x = np.ones((2, 4), "float32")
+    for _ in range(2):
+        net.train_on_batch(x, x)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="less"):
+            net.train_on_batch(10 * x, x)
+    np.testing.assert_array_equal(options[0].kernel, np.eye(4))
+    np.testing.assert_array_equal(options[1].kernel, np.eye(4))
+    assert net.train_on_batch(2 * x, x) > 0
+
+
 def test_weights_of_samples_and_validation_split():
     run = fit(sample_weight=np.linspace(0, 2, len(X)), validation_split=0.4)
     assert_fits_like_keras(

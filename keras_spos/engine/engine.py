@@ -150,7 +150,7 @@ class Engine:
             outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
             tensors.update(zip(step.outputs, outputs, strict=True))
             for key, y in zip(step.outputs, outputs, strict=True):
-                tape.shapes[key] = y.shape, y.dtype
+                tape.shapes[key] = self.backend.shape_of(y), y.dtype
             for key in step.last_uses:
                 del tensors[key]
         penalty = None

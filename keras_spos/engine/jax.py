@@ -25,6 +25,10 @@ class Runner:
         self._cache = {}
         self._pullback = self._jit(lambda pullback, cotangents: pullback(cotangents))
 
+    def queueing(self):
+        """Nothing to do: JAX queues what it runs."""
+        return contextlib.nullcontext()
+
     def _compiled(self, key, function, **options):
         if key not in self._cache:
             self._cache[key] = self._jit(function, **options)
@@ -210,6 +214,11 @@ def is_asynchronous():
 def is_replicated():
     """Never: see `run_replicated`."""
     return False
+
+
+def shape_of(x):
+    """A tensor's shape as a tuple."""
+    return x.shape
 
 
 def add(a, b):

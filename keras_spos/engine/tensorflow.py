@@ -1,15 +1,16 @@
 """Compiles units on TensorFlow.
 
-Each function is traced once per unit key and called through a single raw op with flat
-lists of tensors: Keras' and TensorFlow's own calling layers cost six times as much,
-which twenty blocks of three calls each would feel.
+Each function is traced once per unit key and called with a flat list of tensors: Keras'
+and TensorFlow's own calling layers cost six times as much, which twenty blocks of three
+calls each would feel. In a training step the calls are queued, so that Python prepares
+the next ones while one runs.
 """
 
 import contextlib
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context
+from tensorflow.python.eager import context, executor
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
@@ -18,24 +19,47 @@ from keras_spos.weight_slice import is_part, whole
 
 
 class Compiled:
-    """A concrete function, called with a flat list of tensors."""
+    """A concrete function, called with a flat list of tensors.
 
-    def __init__(self, concrete, keep_captures=True):
+    Args:
+        concrete: The concrete function.
+        keep_captures: Whether to append what it captures to the tensors.
+        parallel: Whether its operations may run side by side, as the two gradients of
+            a convolution can. For a chain of operations, starting that costs more than
+            it saves.
+    """
+
+    def __init__(self, concrete, keep_captures=True, parallel=False):
         self.concrete = concrete
         self.types = [t.dtype for t in concrete.outputs]
-        self.xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
         self.captures = list(concrete.captured_inputs) if keep_captures else []
+        # The raw op, whose operations run in turn on its own thread, leaves XLA out.
+        xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
+        self.by_name = parallel or xla
+        self._shapes = {}
 
     def __call__(self, tensors):
         """Outputs as a flat list."""
-        if self.xla:
-            # As an operation of its own name: the raw op would not compile it.
+        tensors = [*tensors, *self.captures]
+        if self.by_name:
             return context.context().call_function(
-                self.concrete.name, [*tensors, *self.captures], len(self.types)
+                self.concrete.name, tensors, len(self.types)
             )
         return tf.raw_ops.StatefulPartitionedCall(
-            args=[*tensors, *self.captures], Tout=self.types, f=self.concrete
+            args=tensors, Tout=self.types, f=self.concrete
         )
+
+    def note_shapes(self, inputs, outputs):
+        """Notes the shapes of outputs where they follow from those of the inputs."""
+        given = tuple(shape_of(x) for x in inputs)
+        if given not in self._shapes:
+            static = [y.shape for y in self.concrete.outputs[: len(outputs)]]
+            self._shapes[given] = [
+                tuple(y.shape) if s.rank and None not in s[1:] else None
+                for y, s in zip(outputs, static, strict=True)
+            ]
+        for y, shape in zip(outputs, self._shapes[given], strict=True):
+            y._noted_shape = shape
 
 
 class Runner:
@@ -48,6 +72,29 @@ class Runner:
     def __init__(self, jit_compile=False):
         self.jit_compile = jit_compile
         self._cache = {}
+        self._executor = None
+
+    @contextlib.contextmanager
+    def queueing(self):
+        """Inside, calls return before they have run, and run in order.
+
+        On leaving, all have run; what failed raises there or where its result is read.
+        """
+        if is_replicated():
+            # Each replica has a thread of its own.
+            yield
+            return
+        if self._executor is None:
+            self._executor = executor.new_executor(enable_async=True)
+        try:
+            with context.executor_scope(self._executor):
+                yield
+                self._executor.wait()
+        except BaseException:
+            with contextlib.suppress(tf.errors.OpError):
+                self._executor.wait()
+            self._executor.clear_error()
+            raise
 
     def _function(self, function):
         return tf.function(
@@ -107,6 +154,7 @@ class Runner:
         compiled, backward, counts, has_penalty = self._cache[key]
         values = compiled([*inputs, *trainable, *state])
         outputs, rest = values[: counts[0]], values[counts[0] :]
+        compiled.note_shapes(inputs, outputs)
         state, rest = rest[: counts[1]], rest[counts[1] :]
         penalty, rest = (rest[0], rest[1:]) if has_penalty else (None, rest)
         return outputs, state, penalty, (backward, rest, has_penalty)
@@ -141,7 +189,7 @@ class Runner:
 
             specs = [tf.TensorSpec(y.shape, y.dtype) for y in targets]
             backward = self._function(gradient).get_concrete_function(*specs)
-            found["backward"] = Compiled(backward, keep_captures=False)
+            found["backward"] = Compiled(backward, keep_captures=False, parallel=True)
             found["floats"] = [y.dtype.is_floating for y in outputs]
             found["counts"] = (len(outputs), len(state))
             found["penalty"] = penalty is not None
@@ -294,16 +342,27 @@ def is_replicated():
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
+def shape_of(x):
+    """A tensor's shape as a tuple, if possible without waiting for the tensor."""
+    noted = getattr(x, "_noted_shape", None)
+    return tuple(x.shape) if noted is None else noted
+
+
 def add(a, b):
     """Sum of two gradients, either of which may be absent."""
     if a is None or b is None:
         return b if a is None else a
-    return tf.raw_ops.AddV2(x=a, y=b)
+    return _shaped_as(a, tf.raw_ops.AddV2(x=a, y=b))
 
 
 def scale(a, factor):
     """A tensor times a Python number."""
-    return a * tf.cast(factor, a.dtype)
+    return _shaped_as(a, a * tf.cast(factor, a.dtype))
+
+
+def _shaped_as(x, result):
+    result._noted_shape = getattr(x, "_noted_shape", None)
+    return result
 
 
 def padded(gradient, part):
@@ -374,7 +433,7 @@ def _dereferenced(argument, source):
 
 
 def _keys(tensors):
-    return tuple((t.dtype, tuple(t.shape[1:])) for t in tensors)
+    return tuple((t.dtype, shape_of(t)[1:]) for t in tensors)
 
 
 def _kinds(arguments):
