@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from models import data, dense_net, small_net
+from models import FromList, cross_entropy, data, dense_net, small_net
 from reference import assert_trains_like_reference
 
 SGD = keras.optimizers.SGD
@@ -46,6 +46,23 @@ def test_optimizers(optimizer):
     assert_trains_like_reference(
         lambda: dense_net(seed=1), optimizer, batches(6, shape=(3,))
     )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_weights_of_equal_shape_that_do_not_decay_alike(first):
+    net = dense_net()
+    kernels = [layer.kernel for layer in net.get_layer("block_0").options]
+    before = [np.array(v) for v in kernels]
+    optimizer = SGD(0.5, momentum=0.9, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay([kernels[1]])
+    net.compile(optimizer, cross_entropy())
+    x, y = data(4, (3,))
+    for option in (first, 1 - first):
+        net.sampler = FromList([(option, 0)])
+        # Without a gradient: decay alone moves weights.
+        net.train_on_batch(x, y, sample_weight=np.zeros(4))
+    np.testing.assert_allclose(kernels[0], before[0] * (1 - 0.5 * 0.1), 1e-6)
+    np.testing.assert_array_equal(kernels[1], before[1])
 
 
 @pytest.mark.parametrize("l2", [None, 0.05])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_spos.engine.lean import Substitutes
-from keras_spos.engine.slots import keeping_outside
+from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
 from keras_spos.weight_slice import is_part, whole
 
 
@@ -110,10 +110,19 @@ class Runner:
         # All slices of a variable share the function.
         key = ("update", tuple((id(whole(v)), is_part(v)) for v in unit.trainable))
         if key not in self._cache:
-            self._cache[key] = self._make_update(unit.trainable, optimizer)
+            self._cache[key] = self._bind_update(unit.trainable, optimizer)
         function, written, scalars = self._cache[key]
         values = function(gradients, self.read(written), self.read(scalars))
         self.write(written, values)
+
+    def _bind_update(self, sources, optimizer):
+        """The update of some weights, made for these or for others of their kind."""
+        kind = ("updates", tuple(update_kind(optimizer, v) for v in sources))
+        if kind not in self._cache:
+            self._cache[kind] = sources, self._make_update(sources, optimizer)
+        made, (function, written, scalars) = self._cache[kind]
+        own = {id(a): b for a, b in counterparts(optimizer, made, sources)}
+        return function, [own.get(id(v), v) for v in written], scalars
 
     def _make_update(self, sources, optimizer):
         trainable = [whole(v) for v in sources]

@@ -4,9 +4,35 @@ import contextlib
 
 import keras
 
+from keras_spos.weight_slice import is_part, whole
+
+# Optimizers that treat all weights of a shape alike, but for decay and constraints.
+_ALIKE = {
+    getattr(keras.optimizers, name)
+    for name in (
+        "SGD",
+        "RMSprop",
+        "Adam",
+        "AdamW",
+        "Adagrad",
+        "Adadelta",
+        "Adamax",
+        "Lion",
+        "Lamb",
+    )
+}
+
 
 def slots_of(optimizer, variable):
-    """The optimizer's variables for one weight: momentum, averages and the like."""
+    """The optimizer's variables for one weight, of its shape: momentum and the like."""
+    return [
+        slot
+        for slot in _per_weight(optimizer, variable)
+        if tuple(slot.shape) == tuple(variable.shape)
+    ]
+
+
+def _per_weight(optimizer, variable):
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     index = optimizer._get_variable_index(variable)
     count = len(optimizer._trainable_variables)
@@ -18,12 +44,39 @@ def slots_of(optimizer, variable):
         and len(value) == count
         and name not in ("_variables", "_trainable_variables")
     ]
-    return [
-        slots[index]
-        for slots in lists
-        if isinstance(slots[index], keras.Variable)
-        and tuple(slots[index].shape) == tuple(variable.shape)
-    ]
+    return [x[index] for x in lists if isinstance(x[index], keras.Variable)]
+
+
+def update_kind(optimizer, source):
+    """What is equal for weights that one compiled update serves.
+
+    Args:
+        optimizer: A built optimizer.
+        source: A weight, or a slice of one.
+    """
+    variable = whole(source)
+    if (
+        type(optimizer) not in _ALIKE
+        or variable.constraint is not None
+        or variable.overwrite_with_gradient
+    ):
+        return id(variable), is_part(source)
+    return (
+        tuple(variable.shape),
+        variable.dtype,
+        is_part(source),
+        optimizer._use_weight_decay(variable),
+    )
+
+
+def counterparts(optimizer, sources, others):
+    """Pairs of what updates of some weights touch with what those of others touch."""
+    pairs = []
+    for source, other in zip(sources, others, strict=True):
+        weights = whole(source), whole(other)
+        touched = [[v, *_per_weight(optimizer, v)] for v in weights]
+        pairs += zip(*touched, strict=True)
+    return pairs
 
 
 @contextlib.contextmanager

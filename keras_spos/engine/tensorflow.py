@@ -7,6 +7,7 @@ the next ones while one runs.
 """
 
 import contextlib
+import copy
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ from tensorflow.python.eager import context, executor
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
-from keras_spos.engine.slots import keeping_outside
+from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
 from keras_spos.weight_slice import is_part, whole
 
 
@@ -48,6 +49,12 @@ class Compiled:
         return tf.raw_ops.StatefulPartitionedCall(
             args=tensors, Tout=self.types, f=self.concrete
         )
+
+    def with_captures(self, captures):
+        """The same function on other captured tensors."""
+        other = copy.copy(self)
+        other.captures = captures
+        return other
 
     def note_shapes(self, inputs, outputs):
         """Notes the shapes of outputs where they follow from those of the inputs."""
@@ -232,8 +239,22 @@ class Runner:
         # All slices of a variable share the trace.
         key = ("update", tuple((id(whole(v)), is_part(v)) for v, _ in present))
         if key not in self._cache:
-            self._cache[key] = self._trace_update([v for v, _ in present], optimizer)
+            self._cache[key] = self._bind_update([v for v, _ in present], optimizer)
         self._cache[key]([g for _, g in present])
+
+    def _bind_update(self, sources, optimizer):
+        """The update of some weights, traced for these or for others of their kind."""
+        kind = ("updates", tuple(update_kind(optimizer, v) for v in sources))
+        if kind not in self._cache:
+            self._cache[kind] = sources, self._trace_update(sources, optimizer)
+        traced, compiled = self._cache[kind]
+        if traced is sources:
+            return compiled
+        own = {
+            id(a.value.handle): b.value.handle
+            for a, b in counterparts(optimizer, traced, sources)
+        }
+        return compiled.with_captures([own.get(id(x), x) for x in compiled.captures])
 
     def _trace_update(self, sources, optimizer):
         variables = [whole(v) for v in sources]
