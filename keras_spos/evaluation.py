@@ -187,10 +187,12 @@ class Evaluator:
             state = snapshots[begin].copy()
             # Where a later path leaves this one, if no path between does so before.
             wanted = set(np.minimum.accumulate(shared[number:]).tolist())
-            for position in range(begin, len(engine.steps)):
-                if position in wanted:
-                    snapshots[position] = state.copy()
-                state.advance(engine, engine.steps[position], units[number][position])
+            with engine.runner.queueing():
+                for position in range(begin, len(engine.steps)):
+                    if position in wanted:
+                        snapshots[position] = state.copy()
+                    active = units[number][position]
+                    state.advance(engine, engine.steps[position], active)
             yield path, state.statistics, state.predictions(engine)
             if number < len(shared):
                 snapshots = {k: s for k, s in snapshots.items() if k <= shared[number]}
@@ -211,17 +213,21 @@ class Evaluator:
         measured = []
         for images in self._calibration:
             state = State([self._tensors(engine, images)], [], {})
-            for step, active in zip(engine.steps, units, strict=True):
-                state.advance(engine, step, active)
+            _run_through(engine, state, units)
             measured.append((len(images), state.measured))
         statistics = combine(measured) if measured else {}
         predictions = []
         for images in self._validation:
             state = State([], [self._tensors(engine, images)], statistics)
-            for step, active in zip(engine.steps, units, strict=True):
-                state.advance(engine, step, active)
+            _run_through(engine, state, units)
             predictions.append(state.predictions(engine))
         return path, statistics, np.concatenate(predictions)
+
+
+def _run_through(engine, state, units):
+    with engine.runner.queueing():
+        for step, active in zip(engine.steps, units, strict=True):
+            state.advance(engine, step, active)
 
 
 def _common_prefix(a, b):
@@ -281,10 +287,10 @@ def _images_and_labels(data):
 
 def _fingerprint(net):
     """Changes when the weights change."""
-    checksum = 0
     # Frozen weights too; not the current path.
-    for variable in net.weights:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        checksum = zlib.crc32(ops.convert_to_numpy(variable.value).tobytes(), checksum)
+    variables = [v for v in net.weights if keras.backend.is_float_dtype(v.dtype)]
+    checksum = 0
+    for value in net.get_engine().runner.read(variables):
+        array = np.ascontiguousarray(ops.convert_to_numpy(value))
+        checksum = zlib.crc32(array.view("uint8"), checksum)
     return checksum

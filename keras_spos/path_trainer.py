@@ -188,8 +188,10 @@ class PathTrainer(Functional):
         self._running_path = self.path
 
         def concatenated(batches):
-            run = self.get_engine().backend.run_replicated
-            outputs = [y for b in batches for y in run(self, self.predict_step, b)]
+            engine = self.get_engine()
+            run = engine.backend.run_replicated
+            with engine.runner.queueing():
+                outputs = [y for b in batches for y in run(self, self.predict_step, b)]
             if len(outputs) == 1:
                 return outputs[0]
             return keras.tree.map_structure(lambda *o: ops.concatenate(o), *outputs)

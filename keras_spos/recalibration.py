@@ -71,7 +71,7 @@ class State:
                 statistics.update(new)
                 return outputs
 
-            count = len(tensors[step.inputs[0]])
+            count = engine.backend.shape_of(tensors[step.inputs[0]])[0]
             engine.run(step, tensors, measure, units)
             measured.append((count, statistics))
         if measured:

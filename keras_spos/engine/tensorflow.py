@@ -119,7 +119,9 @@ class Runner:
                 return unit.run(inputs, *values, training=False)[0]
 
             self._cache[key] = self._compiled(trace, inputs, trainable, state)
-        return self._cache[key]([*inputs, *trainable, *state])
+        outputs = self._cache[key]([*inputs, *trainable, *state])
+        self._cache[key].note_shapes(inputs, outputs)
+        return outputs
 
     def calibrate(self, unit, inputs, state):
         """Outputs, and new non-trainable values with batch norms in training mode."""
@@ -135,7 +137,9 @@ class Runner:
             self._cache[key] = self._compiled(trace, inputs, trainable, state)
         values = self._cache[key]([*inputs, *trainable, *state])
         split = len(values) - len(state)
-        return values[:split], values[split:]
+        outputs, state = values[:split], values[split:]
+        self._cache[key].note_shapes(inputs, outputs)
+        return outputs, state
 
     def forward(self, unit, inputs, differentiable, state, unpenalized=()):
         """Runs in training mode and keeps what the backward pass needs.
