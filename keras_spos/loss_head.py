@@ -21,6 +21,7 @@ class LossHead:
         # Loss scaling reads the optimizer's scale.
         scalars = [v for v in model.optimizer.variables if v.shape == ()]
         self.variables = [*self.metrics, *scalars]
+        self._no_penalty = ops.zeros(())
         self._gradient = runner.value_and_gradient(self._make(training=True))
         self._value = runner.compile(self._make(training=False))
 
@@ -38,7 +39,7 @@ class LossHead:
             The loss, the logs, new values of the metrics' variables, and the gradients
             of the outputs (a flat list) and of the penalty.
         """
-        penalty = ops.zeros(()) if penalty is None else penalty
+        penalty = self._no_penalty if penalty is None else penalty
         sources = (keras.tree.flatten(y_pred), penalty)
         (_, (loss, logs, metrics)), gradients = self._gradient(
             sources, x, y, sample_weight, self.runner.read(self.variables)
@@ -47,7 +48,7 @@ class LossHead:
 
     def evaluate(self, x, y, y_pred, sample_weight, penalty):
         """Evaluation: the logs, and new values of the metrics' variables."""
-        penalty = ops.zeros(()) if penalty is None else penalty
+        penalty = self._no_penalty if penalty is None else penalty
         sources = (keras.tree.flatten(y_pred), penalty)
         _, (_, logs, metrics) = self._value(
             sources, x, y, sample_weight, self.runner.read(self.variables)

@@ -83,20 +83,11 @@ class Engine:
             The outputs, and a dict from (id of moving mean, id of moving variance) to
             the mean and variance over `inputs`.
         """
-        norms = unit.norms
-        zeros = {id(v): ops.zeros(v.shape, v.dtype) for pair in norms for v in pair[:2]}
-        state = self._state(unit, (0,), zeros)
-        outputs, state = self.runner.calibrate(unit, inputs, state)
-        values = dict(zip((id(v) for v in unit.non_trainable), state, strict=True))
-        # From zero, a moving average becomes (1 - momentum) times what it averages.
-        measured = {
-            (id(mean), id(variance)): (
-                values[id(mean)] / (1 - momentum),
-                values[id(variance)] / (1 - momentum),
-            )
-            for mean, variance, momentum in norms
-        }
-        return outputs, measured
+        state = self._state(unit, (0,), {})
+        outputs, values = self.runner.calibrate(unit, inputs, state)
+        ids = [(id(mean), id(variance)) for mean, variance, _ in unit.norms]
+        pairs = zip(values[::2], values[1::2], strict=True)
+        return outputs, dict(zip(ids, pairs, strict=True))
 
     def run(self, step, tensors, function, units):
         """Runs one step on a dict of tensors, in place, and drops what is used up."""

@@ -44,13 +44,8 @@ class Runner:
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def calibrate(self, unit, inputs, state):
-        """Outputs, and new non-trainable values with batch norms in training mode."""
-
-        def function(inputs, trainable, state):
-            with unit.measuring():
-                return unit.run(inputs, trainable, state, training=False)[:2]
-
-        compiled = self._compiled(("calibrate", unit.key), function)
+        """Outputs, and what `Unit.measure` measures."""
+        compiled = self._compiled(("calibrate", unit.key), unit.measure)
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def forward(self, unit, inputs, differentiable, state, unpenalized=()):

@@ -124,22 +124,21 @@ class Runner:
         return outputs
 
     def calibrate(self, unit, inputs, state):
-        """Outputs, and new non-trainable values with batch norms in training mode."""
+        """Outputs, and what `Unit.measure` measures."""
         trainable = self.refer(unit.trainable)
         key = ("calibrate", unit.key, _keys(inputs), _kinds(trainable), _kinds(state))
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
                 values = _values(unit, trainable, state)
-                with unit.measuring(substitutes(self.jit_compile)):
-                    return unit.run(inputs, *values, training=False)[:2]
+                return unit.measure(inputs, *values, substitutes(self.jit_compile))
 
             self._cache[key] = self._compiled(trace, inputs, trainable, state)
         values = self._cache[key]([*inputs, *trainable, *state])
-        split = len(values) - len(state)
-        outputs, state = values[:split], values[split:]
+        split = len(values) - 2 * len(unit.norms)
+        outputs, measured = values[:split], values[split:]
         self._cache[key].note_shapes(inputs, outputs)
-        return outputs, state
+        return outputs, measured
 
     def forward(self, unit, inputs, differentiable, state, unpenalized=()):
         """Runs in training mode and keeps what the backward pass needs.

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 
 import keras
+from keras import ops
 
 from keras_spos.engine.lean import lean
 from keras_spos.layers.searchable import SearchableLayer
@@ -129,6 +130,33 @@ class Unit:
                     del vars(norm)["call"]
                 else:
                     vars(norm)["call"] = call
+
+    def measure(self, inputs, trainable, non_trainable, substitutes=None):
+        """Calls the unit on normalized inputs, and measures its batch norms on them.
+
+        Args:
+            inputs: Tensors.
+            trainable: Values of the trainable variables.
+            non_trainable: Values of the others.
+            substitutes: The backend's for `lean`, or None.
+
+        Returns:
+            The outputs; mean and variance of each of `norms`, as one list.
+        """
+        averages = {id(v) for norm in self.norms for v in norm[:2]}
+        start = [
+            ops.zeros_like(x) if id(v) in averages else x
+            for v, x in zip(self.non_trainable, non_trainable, strict=True)
+        ]
+        with self.measuring(substitutes):
+            outputs, state, _ = self.run(inputs, trainable, start, training=False)
+        values = {id(v): x for v, x in zip(self.non_trainable, state, strict=True)}
+        # From zero, a moving average becomes (1 - momentum) times what it averages.
+        return outputs, [
+            values[id(average)] / (1 - momentum)
+            for mean, variance, momentum in self.norms
+            for average in (mean, variance)
+        ]
 
     @functools.cached_property
     def regularized(self):
