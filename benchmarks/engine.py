@@ -129,8 +129,9 @@ def _draw(file, rows):
     figure = Figure(figsize=(7, 0.6 + 0.3 * len(ratios)), layout="constrained")
     axes = figure.add_subplot()
     bars = axes.barh([r[0] for r in ratios], [r[1] for r in ratios])
-    axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3)
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axes.axvline(1, color="black", linewidth=0.8)
+    axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3, bbox=white)
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel("ratio")
