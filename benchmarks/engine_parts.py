@@ -41,7 +41,19 @@ def _seconds(function, *args):
 
 
 def _peak():
-    """Largest memory that the process has had, in bytes."""
+    """Largest memory that the process has had on its device, in bytes."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if tf.config.list_logical_devices("GPU"):
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
