@@ -188,10 +188,8 @@ class PathTrainer(Functional):
         self._running_path = self.path
 
         def concatenated(batches):
-            engine = self.get_engine()
-            run = engine.backend.run_replicated
-            with engine.runner.queueing():
-                outputs = [y for b in batches for y in run(self, self.predict_step, b)]
+            run = self.get_engine().backend.run_replicated
+            outputs = [y for b in batches for y in run(self, self.predict_step, b)]
             if len(outputs) == 1:
                 return outputs[0]
             return keras.tree.map_structure(lambda *o: ops.concatenate(o), *outputs)
@@ -220,9 +218,7 @@ class PathTrainer(Functional):
                         raise
                     break
                 data = keras.tree.map_structure(_none_if_optional, data)
-                engine = self.get_engine()
-                with engine.runner.queueing():
-                    results = engine.backend.run_replicated(self, step, data)
+                results = self.get_engine().backend.run_replicated(self, step, data)
                 logs = results[0]
             return logs if len(results) == 1 else self.get_metrics_result()
 

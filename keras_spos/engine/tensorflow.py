@@ -2,71 +2,20 @@
 
 Each function is traced once per unit key and called with a flat list of tensors: Keras'
 and TensorFlow's own calling layers cost six times as much, which twenty blocks of three
-calls each would feel. In a training step the calls are queued, so that Python prepares
-the next ones while one runs.
+calls each would feel. Steps queue their calls, so that Python prepares the next ones
+while one runs.
 """
 
 import contextlib
-import copy
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context, executor
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
 from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
+from keras_spos.engine.tensorflow_calls import Compiled, Queue, shape_of, shaped_as
 from keras_spos.weight_slice import is_part, whole
-
-
-class Compiled:
-    """A concrete function, called with a flat list of tensors.
-
-    Args:
-        concrete: The concrete function.
-        keep_captures: Whether to append what it captures to the tensors.
-        parallel: Whether its operations may run side by side, as the two gradients of
-            a convolution can. For a chain of operations, starting that costs more than
-            it saves.
-    """
-
-    def __init__(self, concrete, keep_captures=True, parallel=False):
-        self.concrete = concrete
-        self.types = [t.dtype for t in concrete.outputs]
-        self.captures = list(concrete.captured_inputs) if keep_captures else []
-        # The raw op, whose operations run in turn on its own thread, leaves XLA out.
-        xla = bool(concrete.function_def.attr["_XlaMustCompile"].b)
-        self.by_name = parallel or xla
-        self._shapes = {}
-
-    def __call__(self, tensors):
-        """Outputs as a flat list."""
-        tensors = [*tensors, *self.captures]
-        if self.by_name:
-            return context.context().call_function(
-                self.concrete.name, tensors, len(self.types)
-            )
-        return tf.raw_ops.StatefulPartitionedCall(
-            args=tensors, Tout=self.types, f=self.concrete
-        )
-
-    def with_captures(self, captures):
-        """The same function on other captured tensors."""
-        other = copy.copy(self)
-        other.captures = captures
-        return other
-
-    def note_shapes(self, inputs, outputs):
-        """Notes the shapes of outputs where they follow from those of the inputs."""
-        given = tuple(shape_of(x) for x in inputs)
-        if given not in self._shapes:
-            static = [y.shape for y in self.concrete.outputs[: len(outputs)]]
-            self._shapes[given] = [
-                tuple(y.shape) if s.rank and None not in s[1:] else None
-                for y, s in zip(outputs, static, strict=True)
-            ]
-        for y, shape in zip(outputs, self._shapes[given], strict=True):
-            y._noted_shape = shape
 
 
 class Runner:
@@ -79,29 +28,7 @@ class Runner:
     def __init__(self, jit_compile=False):
         self.jit_compile = jit_compile
         self._cache = {}
-        self._executor = None
-
-    @contextlib.contextmanager
-    def queueing(self):
-        """Inside, calls return before they have run, and run in order.
-
-        On leaving, all have run; what failed raises there or where its result is read.
-        """
-        if is_replicated():
-            # Each replica has a thread of its own.
-            yield
-            return
-        if self._executor is None:
-            self._executor = executor.new_executor(enable_async=True)
-        try:
-            with context.executor_scope(self._executor):
-                yield
-                self._executor.wait()
-        except BaseException:
-            with contextlib.suppress(tf.errors.OpError):
-                self._executor.wait()
-            self._executor.clear_error()
-            raise
+        self.queueing = Queue().queueing
 
     def _function(self, function):
         return tf.function(
@@ -251,8 +178,6 @@ class Runner:
         if kind not in self._cache:
             self._cache[kind] = sources, self._trace_update(sources, optimizer)
         traced, compiled = self._cache[kind]
-        if traced is sources:
-            return compiled
         own = {
             id(a.value.handle): b.value.handle
             for a, b in counterparts(optimizer, traced, sources)
@@ -344,7 +269,9 @@ def run_replicated(model, step, data):
     """
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
-        return [step(data)]
+        with model.get_engine().runner.queueing():
+            return [step(data)]
+    # Each replica has a thread of its own.
     return strategy.experimental_local_results(strategy.run(step, args=(data,)))
 
 
@@ -366,27 +293,16 @@ def is_replicated():
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
-def shape_of(x):
-    """A tensor's shape as a tuple, if possible without waiting for the tensor."""
-    noted = getattr(x, "_noted_shape", None)
-    return tuple(x.shape) if noted is None else noted
-
-
 def add(a, b):
     """Sum of two gradients, either of which may be absent."""
     if a is None or b is None:
         return b if a is None else a
-    return _shaped_as(a, tf.raw_ops.AddV2(x=a, y=b))
+    return shaped_as(a, tf.raw_ops.AddV2(x=a, y=b))
 
 
 def scale(a, factor):
     """A tensor times a Python number."""
-    return _shaped_as(a, a * tf.cast(factor, a.dtype))
-
-
-def _shaped_as(x, result):
-    result._noted_shape = getattr(x, "_noted_shape", None)
-    return result
+    return shaped_as(a, a * tf.cast(factor, a.dtype))
 
 
 def padded(gradient, part):
