@@ -40,21 +40,36 @@ def _seconds(function, *args):
     return time.perf_counter() - start
 
 
-def _peak():
-    """Largest memory that the process has had on its device, in bytes."""
+def _on_gpu():
     import keras
 
     if keras.backend.backend() == "jax":
         import jax
 
-        if jax.default_backend() != "cpu":
-            return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
-    elif keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+        return jax.default_backend() == "gpu"
+    import tensorflow as tf
 
-        if tf.config.list_logical_devices("GPU"):
-            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _peak():
+    """Largest memory that the process has had on its device, in bytes."""
+    import keras
+
+    if not _on_gpu():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def _heaviest(net):
+    """The path with the most activations: choice_x has the most convolutions."""
+    return (3,) * len(net.space.decisions)
 
 
 class _Fixed:
@@ -71,21 +86,22 @@ def start(kind, args):
     """Seconds to the first step and evaluation, and memory above that of the imports.
 
     Both on the path with the most activations. Memory is the peak over 30 more steps,
-    on which a supernet picks nearly every option.
+    on which a supernet picks nearly every option, unless `one_path` is set.
     """
     import keras_spos as ks
 
     net = _network(args.size)
     x, y = _batch(args.size, args.batch)
     sampler = ks.PathDropoutSampler(0.0) if kind == "all" else net.sampler
-    heaviest = (3,) * len(net.space.decisions)  # choice_x has the most convolutions
+    heaviest = _heaviest(net)
     model = net.extract(heaviest) if kind == "fixed" else net
     net.sampler = sampler if kind == "all" else _Fixed(heaviest)
     before = _peak()
     _compile(model)
     first = _seconds(model.train_on_batch, x, y)
     evaluation = _seconds(model.test_on_batch, x, y)
-    net.sampler = sampler
+    if not args.one_path:
+        net.sampler = sampler
     for _ in range(3 if kind == "all" else 30):
         model.train_on_batch(x, y)
     return {
@@ -102,24 +118,28 @@ def steps(args):
 
     net = _compile(_network(args.size))
     x, y = _batch(args.size, args.batch)
-    paths = net.space.sample(2, seed=0)
+    paths = [_heaviest(net)] if args.one_path else net.space.sample(2, seed=0)
     subnets = [_compile(net.extract(path)) for path in paths]
     every = ks.PathDropoutSampler(0.0)
-    times = {"supernet": [], "fixed": [], "all": []}
+    kinds = ("supernet", "fixed") if args.one_path else ("supernet", "fixed", "all")
+    times = {kind: [] for kind in kinds}
     for number in range(args.rounds + 2):
-        taken = {"supernet": [], "fixed": [], "all": []}
+        taken = {kind: [] for kind in kinds}
         for path, subnet in zip(paths, subnets, strict=True):
             net.sampler = _Fixed(path)
             taken["supernet"].append(_seconds(net.train_on_batch, x, y))
             taken["fixed"].append(_seconds(subnet.train_on_batch, x, y))
-        if number in (0, 1, 2, args.rounds // 2):
+        if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
             net.sampler = every
             taken["all"].append(_seconds(net.train_on_batch, x, y))
         if number >= 2:
             for kind, seconds in taken.items():
                 times[kind] += seconds
+    medians = {k: statistics.median(v) for k, v in times.items()}
+    if args.one_path:
+        return medians
     rebuild = _seconds(lambda: _compile(net.extract(paths[1])).train_on_batch(x, y))
-    return {k: statistics.median(v) for k, v in times.items()} | {"rebuild": rebuild}
+    return medians | {"rebuild": rebuild}
 
 
 def search(args):
@@ -210,28 +230,34 @@ def pipeline(args):
     from keras_spos import data
 
     result = {}
-    scans = data.digits(32)
-    batches = data.training(scans.train, 64, mean=scans.mean, std=scans.std)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2048, 32, 32, 3)).astype("uint8")
+    small = data.ArrayData(images, rng.integers(0, 10, 2048))
+    batches = data.training(small, 64, mean=(0.5,) * 3, std=(0.2,) * 3)
     result["32 px, augmented for CIFAR"] = _images_per_second(batches, 64)
     net = _compile(
         _network(32, stage_blocks=(2, 3, 2), stem_stride=2, num_classes=10, **SMALL)
     )
-    x, y = _batch(32, 64, classes=10)
-    for _ in range(60):
-        net.train_on_batch(x, y)
-    seconds = _seconds(lambda: [net.train_on_batch(x, y) for _ in range(20)])
-    result["32 px, small supernet trains"] = 20 * 64 / seconds
+    if not args.one_path:
+        x, y = _batch(32, 64, classes=10)
+        for _ in range(60):
+            net.train_on_batch(x, y)
+        seconds = _seconds(lambda: [net.train_on_batch(x, y) for _ in range(20)])
+        result["32 px, small supernet trains"] = 20 * 64 / seconds
+    batch = args.batch if _on_gpu() else 32
     with tempfile.TemporaryDirectory() as folder:
-        _write_photos(folder, 256)
-        photos = data.image_folder(folder, validation_per_class=8)
-        batches = data.training(photos.train, 32, augment="imagenet")
-        result["224 px, augmented for ImageNet"] = _images_per_second(batches, 32)
-    net = _compile(_network(224))
-    net.sampler = _Fixed(net.space.sample(1, seed=0)[0])
-    x, y = _batch(224, 32)
-    net.train_on_batch(x, y)
-    net.train_on_batch(x, y)
-    result["224 px, full supernet trains"] = 32 / _seconds(net.train_on_batch, x, y)
+        _write_photos(folder, 8 * batch)
+        photos = data.image_folder(folder, validation_per_class=1)
+        batches = data.training(photos.train, batch, augment="imagenet")
+        result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
+        net = _compile(_network(224))
+        net.sampler = _Fixed(_heaviest(net))
+        net.fit(batches, epochs=1, verbose=0)
+        seconds = _seconds(lambda: net.fit(batches, epochs=1, verbose=0))
+        result["224 px, full supernet in fit"] = len(batches) * batch / seconds
+    x, y = _batch(224, batch)
+    times = [_seconds(net.train_on_batch, x, y) for _ in range(3)]
+    result["224 px, full supernet trains"] = batch / min(times)
     return result
 
 
@@ -245,30 +271,34 @@ def _images_per_second(batches, size):
 
 def _write_photos(folder, count):
     """Writes JPEG files of the usual size of ImageNet's photographs."""
-    import tensorflow as tf
+    import PIL.Image
 
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         os.makedirs(os.path.join(folder, name))
     for number in range(count):
         coarse = rng.integers(0, 256, (24, 32, 3)).astype("uint8")
-        photo = tf.cast(tf.image.resize(coarse, (375, 500)), tf.uint8)
-        file = os.path.join(folder, "ab"[number % 2], f"{number}.jpg")
-        tf.io.write_file(file, tf.io.encode_jpeg(photo))
+        photo = PIL.Image.fromarray(coarse).resize((500, 375))
+        photo.save(os.path.join(folder, "ab"[number % 2], f"{number}.jpg"), quality=95)
 
 
 def torch(args):
-    """A step at batch 32 and 128 px, here and in PyTorch, on the same paths."""
+    """A step here and in PyTorch, on the same paths.
+
+    At batch 32 and 128 px; on a GPU, of the given batch and size.
+    """
     from benchmarks.torch_supernet import AuthorsStep, TorchStep
 
-    net = _compile(_network(128))
+    size, batch = (args.size, args.batch) if _on_gpu() else (128, 32)
+    net = _compile(_network(size))
     steps = {"torch": TorchStep()}
     if args.authors:
         steps["authors"] = AuthorsStep(args.authors)
-    x, y = _batch(128, 32)
+    x, y = _batch(size, batch)
+    paths = [_heaviest(net)] if args.one_path else net.space.sample(6, seed=0)
     times = {"supernet": [], **{kind: [] for kind in steps}}
     for number in range(args.rounds + 2):
-        for path in net.space.sample(6, seed=0):
+        for path in paths:
             net.sampler = _Fixed(path)
             taken = {"supernet": _seconds(net.train_on_batch, x, y)}
             for kind, step in steps.items():

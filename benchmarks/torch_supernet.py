@@ -13,21 +13,22 @@ import torch
 from torch import nn
 
 STAGES = ((64, 4), (160, 4), (320, 8), (640, 4))
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class TorchStep:
     """One training step: SGD with momentum on cross entropy."""
 
     def __init__(self):
-        self.net = Supernet()
+        self.net = Supernet().to(DEVICE)
         self.optimizer = torch.optim.SGD(self.net.parameters(), 0.01, momentum=0.9)
 
     def __call__(self, x, y, path):
         """Trains a path on a batch of images ``[n, height, width, 3]``."""
-        x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+        x, y = _tensors(x, y)
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.net(x, path)
-        loss = nn.functional.cross_entropy(logits, torch.from_numpy(y))
+        loss = nn.functional.cross_entropy(logits, y)
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -50,15 +51,16 @@ class AuthorsStep:
             self.net = network.ShuffleNetV2_OneShot()
         # Theirs fits images of 224 px alone.
         self.net.globalpool = nn.AdaptiveAvgPool2d(1)
-        self.loss = utils.CrossEntropyLabelSmooth(1000, 0.1)
+        self.net.to(DEVICE)
+        self.loss = utils.CrossEntropyLabelSmooth(1000, 0.1).to(DEVICE)
         self.optimizer = torch.optim.SGD(
             utils.get_parameters(self.net), lr=0.5, momentum=0.9, weight_decay=4e-5
         )
 
     def __call__(self, x, y, path):
         """Trains a path on a batch of images ``[n, height, width, 3]``."""
-        x = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
-        loss = self.loss(self.net(x, path), torch.from_numpy(y))
+        x, y = _tensors(x, y)
+        loss = self.loss(self.net(x, path), y)
         self.optimizer.zero_grad()
         loss.backward()
         # So they keep the momentum of options that are not on the path from moving.
@@ -134,6 +136,12 @@ class Option(nn.Module):
         if self.shortcut:
             kept = self.shortcut(kept)
         return torch.cat([kept, self.main(worked)], 1)
+
+
+def _tensors(x, y):
+    """A batch of images, channels first, and of labels, on the device."""
+    x, y = (torch.from_numpy(a).to(DEVICE) for a in (x, y))
+    return x.permute(0, 3, 1, 2).contiguous(), y
 
 
 def _convolution(given, out, kernel, stride=1, groups=1, relu=False):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.numpy_initializers import numpy_initializers
 
 
 def extract(model, space, path, fresh=False, overrides=None):
@@ -74,6 +75,7 @@ def inherit(model, space, path, donor):
     return sorted(wanted.keys() - given.keys())
 
 
+@numpy_initializers()
 def _rebuild(model, space, path, fresh):
     """A model of copies of the layers on a path, and the builder that made it."""
     builder = _Builder(

@@ -12,7 +12,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_spos"
 # Each part imports from the lines above its own, and from itself.
 PARTS = [
-    ["space", "data", "losses", "quantizers", "ranking", "signatures", "weight_slice"],
+    [
+        "space",
+        "data",
+        "losses",
+        "numpy_initializers",
+        "quantizers",
+        "ranking",
+        "signatures",
+        "weight_slice",
+    ],
     ["costs", "layers", "tabular"],
     ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],
     ["loss_head", "recalibration"],

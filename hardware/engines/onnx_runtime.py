@@ -40,6 +40,8 @@ class OnnxRuntime(Engine):
             raise ValueError(
                 f"onnxruntime-tensorrt runs on device 'cuda'. Received: {device!r}"
             )
+        if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip installed them.
         if _PROVIDERS[provider] not in onnxruntime.get_available_providers():
             raise EngineError(
                 f"This ONNX Runtime has no {_PROVIDERS[provider]}, only "

@@ -83,7 +83,9 @@ def training(
     if augment == "imagenet":
         make_batch = _photos(data, True, size, None, mean, std, workers)
         image_shape = (size, size, 3)
-        workers = 1  # Of the stream; a batch has threads of its own.
+        # Of the stream: a batch has threads of its own, and the next one gets those
+        # that have nothing left to do for it.
+        workers = 2
     else:
         workers = workers or 1
         make_batch = _arrays(data, augment == "cifar", mean, std)

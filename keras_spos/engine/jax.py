@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from keras_spos.engine.lean import Substitutes
+from keras_spos.engine import jax_lean
 from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
 from keras_spos.weight_slice import is_part, whole
 
@@ -21,7 +21,8 @@ class Runner:
     """
 
     def __init__(self, jit_compile=True):
-        self._jit = jax.jit if jit_compile else lambda f, **_: f
+        self._jit = _jit if jit_compile else lambda f: f
+        self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
         self._pullback = self._jit(lambda pullback, cotangents: pullback(cotangents))
 
@@ -29,23 +30,26 @@ class Runner:
         """Nothing to do: JAX queues what it runs."""
         return contextlib.nullcontext()
 
-    def _compiled(self, key, function, **options):
+    def _compiled(self, key, function):
         if key not in self._cache:
-            self._cache[key] = self._jit(function, **options)
+            self._cache[key] = self._jit(function)
         return self._cache[key]
 
     def infer(self, unit, inputs, state):
         """Outputs in inference mode, with `state` for the non-trainable variables."""
 
         def function(inputs, trainable, state):
-            return unit.run(inputs, trainable, state, training=False)[0]
+            return unit.run(
+                inputs, trainable, state, False, substitutes=self._substitutes
+            )[0]
 
         compiled = self._compiled(("infer", unit.key), function)
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def calibrate(self, unit, inputs, state):
         """Outputs, and what `Unit.measure` measures."""
-        compiled = self._compiled(("calibrate", unit.key), unit.measure)
+        function = functools.partial(unit.measure, substitutes=self._substitutes)
+        compiled = self._compiled(("calibrate", unit.key), function)
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def forward(self, unit, inputs, differentiable, state, unpenalized=()):
@@ -71,7 +75,7 @@ class Runner:
                     for x, d in zip(inputs, differentiable, strict=True)
                 ]
                 outputs, new_state, penalty = unit.run(
-                    full, trainable, state, True, unpenalized, _SUBSTITUTES
+                    full, trainable, state, True, unpenalized, self._substitutes
                 )
                 floats = [y if _is_float(y) else None for y in outputs]
                 return (floats, penalty), (outputs, new_state)
@@ -195,6 +199,27 @@ class Runner:
         return jnp.asarray(np.asarray(numbers, "uint32"))
 
 
+def _jit(function):
+    return jax.jit(function, compiler_options=_compiler_options())
+
+
+@functools.cache
+def _compiler_options():
+    """On NVIDIA GPUs: convolutions read images as they are, channels last.
+
+    For float32, XLA would otherwise transpose what goes into a compiled function and
+    what comes out, so at the borders of each unit.
+    """
+    options = {"xla_gpu_force_conv_nhwc": True}
+    if jax.default_backend() != "gpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:  # A version of XLA without it.
+        return None
+    return options
+
+
 def assigning_in_cond(needed):
     """Lets an optimizer assign variables inside `cond`, as loss scaling does."""
     return jax.disable_jit() if needed else contextlib.nullcontext()
@@ -237,41 +262,6 @@ def scale(a, factor):
     return _scale(a, factor)
 
 
-def normalize(x, gamma, beta, epsilon):
-    """Batch norm of images; see `keras_spos.engine.lean`."""
-    return _normalize(epsilon, x, gamma, beta)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalize(epsilon, x, gamma, beta):
-    return _normalize_forward(epsilon, x, gamma, beta)[0]
-
-
-def _normalize_forward(epsilon, x, gamma, beta):
-    axes = tuple(range(x.ndim - 1))
-    wide = x.astype(gamma.dtype)
-    mean, variance = keras.ops.moments(wide, axes)
-    inverse = 1 / jnp.sqrt(variance + epsilon)
-    scale = inverse * gamma
-    y = wide * scale + (beta - mean * scale)
-    return (y, mean, variance), (x, mean, inverse, gamma)
-
-
-def _normalize_backward(epsilon, kept, cotangents):
-    x, mean, inverse, gamma = kept
-    dy, _, _ = cotangents
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // mean.size
-    centred = x.astype(gamma.dtype) - mean
-    dy_mean = dy.mean(axes)
-    product = (dy * centred).mean(axes)
-    dx = inverse * gamma * (dy - dy_mean - centred * (product * inverse * inverse))
-    return dx.astype(x.dtype), product * inverse * count, dy_mean * count
-
-
-_normalize.defvjp(_normalize_forward, _normalize_backward)
-
-
 def padded(gradient, part):
     """A slice's gradient as one of the whole variable."""
     shapes = zip(part.variable.shape, gradient.shape, strict=True)
@@ -283,7 +273,6 @@ def inside(gradient, part):
     return padded(jnp.ones_like(gradient, bool), part)
 
 
-_SUBSTITUTES = Substitutes(normalize)
 _add = jax.jit(jnp.add)
 _scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
 _leading = jax.jit(

@@ -1,4 +1,4 @@
-"""Stock layers in training, at less cost than Keras' own way; results are the same.
+"""Stock layers at less cost than Keras' own way; results are the same.
 
 *Batch norm.* Differentiated operation by operation, Keras' batch norm keeps four
 tensors of its input's size for the backward pass. One is enough, the input:
@@ -11,8 +11,8 @@ tensors of its input's size for the backward pass. One is enough, the input:
 
 *1x1 convolutions.* They are products of matrices, and so are their gradients.
 
-*Depthwise convolutions* wider than three or strided, *concatenations* and *unstacking
-in two* compute what they always do; the backend knows cheaper gradients.
+*Depthwise convolutions*, *concatenations* and *unstacking in two* compute what they
+always do; the backend knows cheaper ways, to them or to their gradients.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ class Substitutes:
             variance over all axes but the last.
         multiply: ``f(x, kernel)`` for 1x1 convolutions.
         depthwise: ``f(x, kernel, stride, padding)``.
+        narrow: Whether `depthwise` is for kernels of up to three at stride 1 as well.
         concatenate: ``f(tensors)`` along the last axis, of known sizes.
         unstack: ``f(x)`` for a last axis of 2.
     """
@@ -40,6 +41,7 @@ class Substitutes:
     normalize: Callable
     multiply: Callable | None = None
     depthwise: Callable | None = None
+    narrow: bool = False
     concatenate: Callable | None = None
     unstack: Callable | None = None
 
@@ -74,8 +76,9 @@ def _replacement(operation, substitutes):
         return "call", _norm(operation, s.normalize)
     if s.multiply and _is_pointwise(operation):
         return "convolution_op", s.multiply
-    if s.depthwise and _is_costly_depthwise(operation):
-        return "call", _depthwise(operation, s.depthwise)
+    if s.depthwise and _is_plain_depthwise(operation):
+        if s.narrow or operation.kernel_size[1] > 3 or operation.strides[0] > 1:
+            return "call", _depthwise(operation, s.depthwise)
     if s.concatenate and type(operation) is keras.layers.Concatenate:
         return "call", _concatenation(operation, s.concatenate)
     if s.unstack and type(operation) is Unstack:
@@ -123,10 +126,9 @@ def _is_pointwise(layer):
     )
 
 
-def _is_costly_depthwise(layer):
+def _is_plain_depthwise(layer):
     return (
         type(layer) is keras.layers.DepthwiseConv2D
-        and (layer.kernel_size[1] > 3 or layer.strides[0] > 1)
         and layer.strides[0] == layer.strides[1]
         and tuple(layer.dilation_rate) == (1, 1)
         and layer.data_format == "channels_last"

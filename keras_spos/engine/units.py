@@ -191,7 +191,7 @@ class Unit:
             training: Whether to run in training mode.
             unpenalized: Indices of trainable variables whose regularization loss is
                 counted elsewhere.
-            substitutes: The backend's for `lean` in training, or None.
+            substitutes: The backend's for `lean`, or None.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -202,7 +202,7 @@ class Unit:
             *zip(self._non_trainable, non_trainable, strict=True),
         ]
         cheaper = contextlib.nullcontext()
-        if training and substitutes:
+        if substitutes:
             cheaper = lean(self._all_operations(), substitutes)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             with cheaper:

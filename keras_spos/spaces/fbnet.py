@@ -24,6 +24,7 @@ Example:
 
 from keras import layers
 
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.inverted_residual import (
     MobileLayers,
     is_skippable,
@@ -75,6 +76,7 @@ NAMED = {
 HEADS = {"fbnet_a": 1504, "fbnet_b": 1984, "fbnet_c": 1984}
 
 
+@numpy_initializers()
 def fbnet(
     input_shape=(224, 224, 3),
     num_classes=1000,
@@ -146,6 +148,7 @@ def fbnet(
     )
 
 
+@numpy_initializers()
 def fbnet_network(
     which="fbnet_b", input_shape=(224, 224, 3), num_classes=1000, **options
 ):

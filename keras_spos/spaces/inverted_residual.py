@@ -25,9 +25,6 @@ class MobileLayers:
 
     def __init__(self, l2=0.0):
         self.regularizer = coupled_l2(l2)
-        self.initializer = keras.initializers.VarianceScaling(
-            2.0, "fan_out", "untruncated_normal"
-        )
 
     def convolution(self, x, channels, kernel_size, stride=1, groups=1):
         """Convolution and batch norm."""
@@ -37,7 +34,7 @@ class MobileLayers:
             stride,
             groups=groups,
             use_bias=False,
-            kernel_initializer=self.initializer,
+            kernel_initializer=_initializer(),
             kernel_regularizer=self.regularizer,
             padding=padding_of(stride),
         )(padded(x, kernel_size, stride))
@@ -49,7 +46,7 @@ class MobileLayers:
             kernel_size,
             stride,
             use_bias=False,
-            depthwise_initializer=self.initializer,
+            depthwise_initializer=_initializer(),
             depthwise_regularizer=self.regularizer,
             padding=padding_of(stride),
         )(padded(x, kernel_size, stride))
@@ -171,3 +168,8 @@ def mobile_supernet(
     return Supernet(
         inputs, outputs, name=name, sampler=sampler, seed=seed, named_paths=known
     )
+
+
+def _initializer():
+    # One a layer: Keras' initializers give equal weights to layers of equal shape.
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")

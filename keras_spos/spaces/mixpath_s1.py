@@ -14,6 +14,7 @@ from keras import layers
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
@@ -25,6 +26,7 @@ from keras_spos.supernet import Supernet
 CHANNELS = (48, 48, 96, 96, 96, 192, 192, 192, 256, 256, 320, 320)
 
 
+@numpy_initializers()
 def mixpath_s1(
     input_shape=(32, 32, 3),
     num_classes=10,

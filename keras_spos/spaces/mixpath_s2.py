@@ -17,6 +17,7 @@ from keras import layers, ops
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
@@ -41,6 +42,7 @@ MIXNET_M = (
 )
 
 
+@numpy_initializers()
 def mixpath_s2(
     input_shape=(224, 224, 3),
     num_classes=1000,
@@ -133,6 +135,7 @@ def mixpath_s2(
     )
 
 
+@numpy_initializers()
 def mixpath_s3(
     input_shape=(224, 224, 3), num_classes=1000, *, name="mixpath_s3", **options
 ):

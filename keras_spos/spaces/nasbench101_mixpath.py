@@ -22,6 +22,7 @@ from keras import layers
 
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import coupled_l2, even_padding, plain_convolution
 from keras_spos.supernet import Supernet
 
@@ -31,6 +32,7 @@ _NODE_5 = 1 + OPERATIONS.index("conv1x1")
 _OUTPUT = 4
 
 
+@numpy_initializers()
 def nasbench101_mixpath(
     input_shape=(32, 32, 3),
     num_classes=10,

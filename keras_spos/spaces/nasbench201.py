@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import coupled_l2, padded, plain_convolution
 from keras_spos.supernet import Supernet
 
@@ -41,6 +42,7 @@ RESNET = (
 )
 
 
+@numpy_initializers()
 def nasbench201(
     input_shape=(32, 32, 3),
     num_classes=10,

@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import coupled_l2, padded, padding_of
 from keras_spos.supernet import Supernet
 
@@ -22,6 +23,7 @@ OPTIONS = ("identity", "mbconv_k3_e3", "mbconv_k5_e6")
 BOTTLENECKS = {"mbconv_k3_e3": (3, 3), "mbconv_k5_e6": (5, 6)}
 
 
+@numpy_initializers()
 def nasbench_macro(
     input_shape=(32, 32, 3),
     num_classes=10,

@@ -21,6 +21,7 @@ Example:
 
 from keras import layers
 
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.inverted_residual import (
     MobileLayers,
     is_skippable,
@@ -54,6 +55,7 @@ NAMED = {
 }
 
 
+@numpy_initializers()
 def proxyless(
     input_shape=(224, 224, 3),
     num_classes=1000,
@@ -129,6 +131,7 @@ def proxyless(
     )
 
 
+@numpy_initializers()
 def proxyless_network(
     which="proxyless_mobile", input_shape=(224, 224, 3), num_classes=1000, **options
 ):

@@ -22,6 +22,7 @@ from keras import layers
 
 from keras_spos.layers import ElasticBlock, ElasticQuantizedConv2D
 from keras_spos.layers.quantized import ALPHA, check_pairs
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import coupled_l2, padding_of
 from keras_spos.supernet import Supernet
 
@@ -57,6 +58,7 @@ def resnet34_quantized(input_shape=(224, 224, 3), num_classes=1000, **options):
     return quantized_resnet(input_shape, num_classes, blocks, **options)
 
 
+@numpy_initializers()
 def quantized_resnet(
     input_shape,
     num_classes,
@@ -145,6 +147,7 @@ def quantized_resnet(
     )
 
 
+@numpy_initializers()
 def quantized_network(depth, bits, input_shape=(224, 224, 3), num_classes=1000, **more):
     """A network with the same bit widths everywhere: the kWkA baselines of Table 6.
 

@@ -17,6 +17,7 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock, ElasticBlock, SliceableConv2D
+from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import coupled_l2, deal, padded, padding_of
 from keras_spos.supernet import Supernet
 
@@ -38,6 +39,7 @@ BASELINE_SCALES = {
 }
 
 
+@numpy_initializers()
 def shufflenet_v2(
     input_shape=(224, 224, 3),
     num_classes=1000,
@@ -227,6 +229,7 @@ def _mid_channels(block, channels, scale):
     return mid
 
 
+@numpy_initializers()
 def spos_network(
     which="spos_block_search", input_shape=(224, 224, 3), num_classes=1000, **options
 ):

@@ -1,0 +1,97 @@
+"""Layers that the engine runs in its own way on JAX compute what Keras computes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_spos.engine.units import cut
+
+if keras.backend.backend() != "jax":
+    pytest.skip("JAX's substitutes", allow_module_level=True)
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from keras_spos.engine import jax_lean  # noqa: E402
+
+ON_GPU = jax_lean.Substitutes(jax_lean.normalize, depthwise=jax_lean.depthwise_on_gpu)
+
+
+def _run(model, substitutes, training=True):
+    """Output, and gradients of inputs and weights, of a model as one unit."""
+    (step,) = cut(model)
+    unit = step.unit
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(3, *model.input_shape[1:])), "float32")
+    state = [v.value for v in unit.non_trainable]
+
+    @jax.jit
+    def run(x, weights):
+        def loss(x, weights):
+            arguments = (x, weights, state, training)
+            (y,), _, _ = unit.run([x], *arguments[1:], substitutes=substitutes)
+            return ops.sum(y * jnp.sin(jnp.arange(y.size).reshape(y.shape))), y
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(x, weights)
+
+    (_, y), gradients = run(x, [v.value for v in unit.trainable])
+    return [y, *jax.tree.leaves(gradients)]
+
+
+def _model(shape, build):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, build(inputs))
+    rng = np.random.default_rng(0)
+    # Not negative: variances are among them.
+    model.set_weights([rng.uniform(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+def _check(model, substitutes, **options):
+    stock = _run(model, None, **options)
+    ours = _run(model, substitutes, **options)
+    assert len(ours) > 2
+    for a, b in zip(stock, ours, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 7, (3, 5), (7, 4)])
+@pytest.mark.parametrize("substitutes", [jax_lean.substitutes(True), ON_GPU])
+def test_depthwise(kernel, stride, padding, substitutes, monkeypatch):
+    calls = []
+    stock = jax_lean._pads
+    monkeypatch.setattr(
+        jax_lean, "_pads", lambda *args: calls.append(args) or stock(*args)
+    )
+    layer = layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False)
+    _check(_model((12, 11, 3), layer), substitutes)
+    wide = np.max(kernel) >= 7
+    assert len(calls) == (1 if wide or substitutes is not ON_GPU else 0)
+
+
+def test_depthwise_that_is_left_to_keras():
+    for layer in (
+        layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+        layers.DepthwiseConv2D(3, dilation_rate=2, use_bias=False),
+        layers.DepthwiseConv2D(3, use_bias=True, activation="relu"),
+    ):
+        _check(_model((12, 11, 3), layer), jax_lean.substitutes(True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_block(training):
+    def build(x):
+        x = layers.Conv2D(6, 1, use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.DepthwiseConv2D(5, 2, "same", use_bias=False)(x)
+        return layers.Conv2D(4, 1, use_bias=False)(layers.BatchNormalization()(x))
+
+    _check(_model((8, 8, 3), build), jax_lean.substitutes(True), training=training)
+
+
+def test_operations_are_left_alone_where_nothing_is_compiled():
+    assert jax_lean.substitutes(False).depthwise is None

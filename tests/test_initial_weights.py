@@ -1,0 +1,46 @@
+"""The weights that networks begin with."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+
+from keras_spos import spaces
+from keras_spos.numpy_initializers import numpy_initializers
+
+
+@pytest.mark.parametrize("name", ["proxyless", "fbnet", "shufflenet_v2", "mixpath_s1"])
+def test_no_two_kernels_are_equal(name):
+    net = getattr(spaces, name)()
+    kernels = [np.asarray(v) for v in net.trainable_variables if len(v.shape) > 1]
+    assert len({k.tobytes() for k in kernels}) == len(kernels) > 100
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        keras.initializers.RandomNormal(1.0, 0.1, seed=1),
+        keras.initializers.HeNormal(seed=1),
+        keras.initializers.GlorotUniform(seed=1),
+        keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", 1),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 3, 40, 20), (5, 5, 400, 1), (100, 90)])
+def test_numpy_draws_from_the_distributions_of_keras(initializer, shape):
+    expected = np.asarray(initializer(shape, "float32"))
+    with numpy_initializers():
+        values = initializer(shape, "float32")
+        again = np.asarray(initializer(shape, "float32"))
+    drawn = np.asarray(values)
+    assert keras.backend.standardize_dtype(values.dtype) == "float32"
+    assert drawn.shape == shape
+    np.testing.assert_array_equal(drawn, again)
+    assert scipy.stats.ks_2samp(drawn.ravel(), expected.ravel()).pvalue > 1e-3
+    np.testing.assert_array_equal(np.asarray(initializer(shape)), expected)
+
+
+def test_a_seed_generator_goes_on():
+    initializer = keras.initializers.HeNormal(keras.random.SeedGenerator(3))
+    with numpy_initializers():
+        first, second = (np.asarray(initializer((3, 3, 4, 4))) for _ in "ab")
+    assert (first != second).any()
