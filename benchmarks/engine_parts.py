@@ -246,7 +246,7 @@ def pipeline(args):
         result["32 px, small supernet trains"] = 20 * 64 / seconds
     batch = args.batch if _on_gpu() else 32
     with tempfile.TemporaryDirectory() as folder:
-        _write_photos(folder, 8 * batch)
+        _write_photos(folder, 4 * batch)
         photos = data.image_folder(folder, validation_per_class=1)
         batches = data.training(photos.train, batch, augment="imagenet")
         result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
