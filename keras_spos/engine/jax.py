@@ -21,7 +21,7 @@ class Runner:
     """
 
     def __init__(self, jit_compile=True):
-        self._jit = _jit if jit_compile else lambda f: f
+        self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
         self._pullback = self._jit(lambda pullback, cotangents: pullback(cotangents))
@@ -81,6 +81,7 @@ class Runner:
                 return (floats, penalty), (outputs, new_state)
 
             sources = [x for x, d in zip(inputs, differentiable, strict=True) if d]
+            run = jax.checkpoint(run, policy=jax_lean.is_kept, prevent_cse=False)
             (_, penalty), pullback, (outputs, new_state) = jax.vjp(
                 run, sources, trainable, has_aux=True
             )
@@ -197,27 +198,6 @@ class Runner:
     def seed(self, numbers):
         """A seed generator's state."""
         return jnp.asarray(np.asarray(numbers, "uint32"))
-
-
-def _jit(function):
-    return jax.jit(function, compiler_options=_compiler_options())
-
-
-@functools.cache
-def _compiler_options():
-    """On NVIDIA GPUs: convolutions read images as they are, channels last.
-
-    For float32, XLA would otherwise transpose what goes into a compiled function and
-    what comes out, so at the borders of each unit.
-    """
-    options = {"xla_gpu_force_conv_nhwc": True}
-    if jax.default_backend() != "gpu":
-        return None
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # A version of XLA without it.
-        return None
-    return options
 
 
 def assigning_in_cond(needed):

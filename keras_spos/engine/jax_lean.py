@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import keras
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from keras_spos.engine.lean import Substitutes
 
@@ -31,6 +32,20 @@ def substitutes(jit_compile):
     if device == "gpu":
         return Substitutes(normalize, depthwise=depthwise_on_gpu)
     return Substitutes(normalize)
+
+
+def is_kept(primitive, *_, **options):
+    """Whether the backward pass gets what an operation computed; else it does it again.
+
+    What products and sums computed is kept: outputs of convolutions and dense layers,
+    statistics of batch norms. Normalizing, activations, shuffles and the like are done
+    again, which costs less than to write down what they give and to read it.
+    """
+    name = options.get("name") if primitive.name == "name" else primitive.name
+    return name in _KEPT or name.startswith("reduce_")
+
+
+_KEPT = ("conv_general_dilated", "dot_general", "convolution")
 
 
 def normalize(x, gamma, beta, epsilon):
@@ -77,7 +92,8 @@ def depthwise_on_cpu(x, kernel, stride, padding):
     """A depthwise convolution of images, as a sum of shifted ones."""
     if kernel.shape[-1] > 1:
         return _stock(x, kernel, stride, padding)
-    return _shifted(stride, _pads(x, kernel, stride, padding), x, kernel)
+    y = _shifted(stride, _pads(x, kernel, stride, padding), x, kernel)
+    return checkpoint_name(y, "convolution")
 
 
 def depthwise_on_gpu(x, kernel, stride, padding):
