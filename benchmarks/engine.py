@@ -57,7 +57,7 @@ def main():
             results[part] = _in_fresh_process(part)
             _write(file, results)
     rows = _rows({name: part["measured"] for name, part in results.items()})
-    width = max(len(r[0]) for r in rows)
+    width = max((len(r[0]) for r in rows), default=0)
     for name, value, target in rows:
         print(f"{name:<{width}}  {value:>8.2f}  {target}")
     _draw(file.replace(".json", ".png"), rows)
