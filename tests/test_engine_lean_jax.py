@@ -13,7 +13,7 @@ if keras.backend.backend() != "jax":
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from keras_spos.engine import jax_lean  # noqa: E402
+from keras_spos.engine import Engine, jax_lean  # noqa: E402
 
 ON_GPU = jax_lean.Substitutes(jax_lean.normalize, depthwise=jax_lean.depthwise_on_gpu)
 
@@ -95,3 +95,17 @@ def test_a_block(training):
 
 def test_operations_are_left_alone_where_nothing_is_compiled():
     assert jax_lean.substitutes(False).depthwise is None
+
+
+def test_the_backward_pass_keeps_what_convolutions_and_pooling_give():
+    inputs = keras.Input((8, 8, 4))
+    x = inputs
+    for layer in (layers.Conv2D(5, 1), layers.DepthwiseConv2D(5, use_bias=False)):
+        x = layers.ReLU(6.0)(layers.BatchNormalization()(layer(x)))
+    x = layers.Conv2D(3, 1)(layers.MaxPooling2D(2)(x))
+    engine = Engine(keras.Model(inputs, layers.Activation("silu")(x)))
+    _, _, tape = engine.forward(np.ones((2, 8, 8, 4), "float32"), (), (0,))
+    ((*_, (pullback, *_)),) = tape.records
+    kept = [a.shape for a in jax.tree.leaves(pullback) if a.shape[:1] == (2,)]
+    outputs = [(2, 8, 8, 5), (2, 4, 4, 5), (2, 2, 2, 5), (2, 2, 2, 3)]
+    assert sorted(kept) == sorted([(2, 8, 8, 4), *outputs])

@@ -34,18 +34,27 @@ def substitutes(jit_compile):
     return Substitutes(normalize)
 
 
-def is_kept(primitive, *_, **options):
-    """Whether the backward pass gets what an operation computed; else it does it again.
+def is_kept(primitive, *_, **__):
+    """Whether what an operation computed is kept for the backward pass.
 
-    What products and sums computed is kept: outputs of convolutions and dense layers,
-    statistics of batch norms. Normalizing, activations, shuffles and the like are done
-    again, which costs less than to write down what they give and to read it.
+    Normalizing, activations, shuffles and the like are done again there, which costs
+    less than writing down what they give and reading it. What sums and products give
+    is kept: outputs of convolutions and dense layers, statistics of batch norms; so is
+    all that is not known to be cheap.
     """
-    name = options.get("name") if primitive.name == "name" else primitive.name
-    return name in _KEPT or name.startswith("reduce_")
+    return primitive.name not in _CHEAP
 
 
-_KEPT = ("conv_general_dilated", "dot_general", "convolution")
+_CHEAP = frozenset(
+    """
+    abs add and bitcast_convert_type broadcast_in_dim ceil clamp concatenate
+    convert_element_type copy cos custom_jvp_call div dynamic_slice eq erf exp
+    expand_dims expm1 floor ge gt integer_pow iota is_finite le log log1p logistic lt
+    max min mul ne neg not or pad pow random_bits random_unwrap random_wrap reshape rev
+    round rsqrt select_n shift_left shift_right_logical sign sin slice split sqrt square
+    squeeze stop_gradient sub tanh threefry2x32 transpose xor
+    """.split()
+)
 
 
 def normalize(x, gamma, beta, epsilon):
