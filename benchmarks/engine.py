@@ -131,6 +131,7 @@ def _rows(measured):
 
 def _draw(file, rows):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     ratios = [r for r in rows if " / " in r[0]][::-1]
     figure = Figure(figsize=(7, 0.6 + 0.3 * len(ratios)), layout="constrained")
@@ -140,6 +141,9 @@ def _draw(file, rows):
     axes.axvline(1, color="black", linewidth=0.8)
     axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3, bbox=white)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15)
     axes.set_xlabel("ratio")
     figure.savefig(file, dpi=120)

@@ -256,8 +256,8 @@ def pipeline(args):
         result["32 px, small supernet trains"] = 20 * 64 / seconds
     batch = args.batch if _on_gpu() else 32
     with tempfile.TemporaryDirectory() as folder:
-        _write_photos(folder, 4 * batch)
-        photos = data.image_folder(folder, validation_per_class=1)
+        _write_photos(folder, 4 * batch + 4)  # Two of each class are held out.
+        photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)
         batches = data.training(photos.train, batch, augment="imagenet")
         result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
         net = _compile(_network(224))
