@@ -92,6 +92,9 @@ def _rows(measured):
         if "all" in s:
             add("step: supernet / all options", s["supernet"] / s["all"], "<= 0.4")
             add("step: rebuild / supernet", s["rebuild"] / s["supernet"])
+    if {"steps", "alone"} <= set(measured):
+        seconds, beside = (measured[k]["supernet"] for k in ("alone", "steps"))
+        add("step: supernet alone / beside a fixed subnet", seconds / beside)
     if {"start-supernet", "start-fixed"} <= set(measured):
         net, fixed = measured["start-supernet"], measured["start-fixed"]
         add("first training step: supernet, s", net["first_step"], "<= 30")
@@ -141,7 +144,7 @@ def _draw(file, rows):
     axes.axvline(1, color="black", linewidth=0.8)
     axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3, bbox=white)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15)

@@ -155,6 +155,22 @@ def steps(args):
     return medians | {"rebuild": rebuild}
 
 
+def alone(args):
+    """Median seconds of the same steps where no other model runs between them.
+
+    What another model leaves in the allocator can make the next step faster.
+    """
+    net = _compile(_network(args.size))
+    x, y = _batch(args.size, args.batch)
+    times = []
+    for path in [_heaviest(net)] if args.one_path else net.space.sample(2, seed=0):
+        net.sampler = _Fixed(path)
+        times += [_seconds(net.train_on_batch, x, y) for _ in range(args.rounds + 2)][
+            2:
+        ]
+    return {"supernet": statistics.median(times)}
+
+
 def search(args):
     """Seconds of a candidate, alone and in a generation, and of its forward passes."""
     import keras_spos as ks
@@ -386,6 +402,7 @@ def _alone(layer, shapes, rounds):
 
 PARTS = {
     "steps": steps,
+    "alone": alone,
     "start-fixed": functools.partial(start, "fixed"),
     "start-supernet": functools.partial(start, "supernet"),
     "start-all": functools.partial(start, "all"),

@@ -1,13 +1,13 @@
 """What `keras_spos.engine.lean` puts in the place of Keras' own on JAX.
 
-*On CPUs*, XLA (jaxlib 0.10) runs a depthwise convolution as one convolution a channel.
-As a sum of shifted images, one for each weight of the kernel,
+*On CPUs*, a depthwise convolution is 10 to 90 times as fast as XLA's own (jaxlib 0.10)
+where it is written as a sum of shifted images, one for each weight of the kernel,
 
     y[i, j] = sum over a, b of x[s i + a, s j + b] w[a, b]
 
-it is a single loop over the outputs, 10 to 90 times as fast, and so is the gradient of
-x, which is such a sum over dy. The gradient of w is a sum over the places of the
-kernel, a row of them at a time. 1x1 convolutions are products of matrices.
+which compiles to a single loop over the outputs; so is the gradient of x, which is such
+a sum over dy. The gradient of w is a sum over the places of the kernel, a row of them
+at a time. 1x1 convolutions are products of matrices.
 
 *On GPUs*, cuDNN's kernels are as fast, save for the gradient of float32 kernels of
 seven and more, which is taken a weight at a time.
