@@ -147,7 +147,7 @@ def _draw(file, rows):
     axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.15)
+    axes.margins(x=0.2)
     axes.set_xlabel("ratio")
     figure.savefig(file, dpi=120)
 

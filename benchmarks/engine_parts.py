@@ -1,85 +1,21 @@
 """The measurements of `benchmarks.engine`, each run in a fresh process."""
 
 import functools
-import os
-import resource
 import statistics
-import time
 
 import numpy as np
 
-SMALL = {"stem_channels": 16, "stage_channels": (32, 64, 128), "head_channels": 256}
-
-
-def _network(size, **options):
-    from keras_spos import spaces
-
-    return spaces.shufflenet_v2((size, size, 3), **options)
-
-
-def _batch(size, batch, classes=1000):
-    rng = np.random.default_rng(0)
-    x = rng.random((batch, size, size, 3), dtype="float32")
-    return x, rng.integers(0, classes, batch)
-
-
-def _compile(model):
-    import keras
-
-    model.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-
-def _seconds(function, *args):
-    start = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - start
-
-
-def _on_gpu():
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-def _peak():
-    """Largest memory that the process has had on its device, in bytes."""
-    import keras
-
-    if not _on_gpu():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
-    import tensorflow as tf
-
-    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-
-
-def _heaviest(net):
-    """The path with the most activations: choice_x has the most convolutions."""
-    return (3,) * len(net.space.decisions)
-
-
-class _Fixed:
-    """Draws the same path always."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def draw(self, space, rng):
-        return self.path
+from benchmarks.engine_models import (
+    Fixed,
+    batch_of,
+    compiled,
+    heaviest_path,
+    network,
+    on_gpu,
+    peak,
+    seconds_of,
+)
+from benchmarks.engine_pipeline import pipeline
 
 
 def start(kind, args):
@@ -90,16 +26,16 @@ def start(kind, args):
     """
     import keras_spos as ks
 
-    net = _network(args.size)
-    x, y = _batch(args.size, args.batch)
+    net = network(args.size)
+    x, y = batch_of(args.size, args.batch)
     sampler = ks.PathDropoutSampler(0.0) if kind == "all" else net.sampler
-    heaviest = _heaviest(net)
+    heaviest = heaviest_path(net)
     model = net.extract(heaviest) if kind == "fixed" else net
-    net.sampler = sampler if kind == "all" else _Fixed(heaviest)
-    before = _peak()
-    _compile(model)
-    first = _seconds(model.train_on_batch, x, y)
-    evaluation = _seconds(model.test_on_batch, x, y)
+    net.sampler = sampler if kind == "all" else Fixed(heaviest)
+    before = peak()
+    compiled(model)
+    first = seconds_of(model.train_on_batch, x, y)
+    evaluation = seconds_of(model.test_on_batch, x, y)
     if not args.one_path:
         net.sampler = sampler
     for _ in range(3 if kind == "all" else 30):
@@ -107,8 +43,8 @@ def start(kind, args):
     return {
         "first_step": first,
         "first_evaluation": evaluation,
-        "peak": _peak() - before,
-        "process": _peak(),
+        "peak": peak() - before,
+        "process": peak(),
     }
 
 
@@ -120,26 +56,26 @@ def steps(args):
     """
     import keras_spos as ks
 
-    net = _compile(_network(args.size))
-    x, y = _batch(args.size, args.batch)
-    if _on_gpu():
+    net = compiled(network(args.size))
+    x, y = batch_of(args.size, args.batch)
+    if on_gpu():
         xs, ys = np.concatenate([x] * 8), np.concatenate([y] * 8)
         options = {"batch_size": args.batch, "shuffle": False, "verbose": 0}
 
     def step(model):
-        if not _on_gpu():
-            return _seconds(model.train_on_batch, x, y)
-        return _seconds(lambda: model.fit(xs, ys, **options)) / 8
+        if not on_gpu():
+            return seconds_of(model.train_on_batch, x, y)
+        return seconds_of(lambda: model.fit(xs, ys, **options)) / 8
 
-    paths = [_heaviest(net)] if args.one_path else net.space.sample(2, seed=0)
-    subnets = [_compile(net.extract(path)) for path in paths]
+    paths = [heaviest_path(net)] if args.one_path else net.space.sample(2, seed=0)
+    subnets = [compiled(net.extract(path)) for path in paths]
     every = ks.PathDropoutSampler(0.0)
     kinds = ("supernet", "fixed") if args.one_path else ("supernet", "fixed", "all")
     times = {kind: [] for kind in kinds}
     for number in range(args.rounds + 2):
         taken = {kind: [] for kind in kinds}
         for path, subnet in zip(paths, subnets, strict=True):
-            net.sampler = _Fixed(path)
+            net.sampler = Fixed(path)
             taken["supernet"].append(step(net))
             taken["fixed"].append(step(subnet))
         if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
@@ -151,7 +87,7 @@ def steps(args):
     medians = {k: statistics.median(v) for k, v in times.items()}
     if args.one_path:
         return medians
-    rebuild = _seconds(lambda: _compile(net.extract(paths[1])).train_on_batch(x, y))
+    rebuild = seconds_of(lambda: compiled(net.extract(paths[1])).train_on_batch(x, y))
     return medians | {"rebuild": rebuild}
 
 
@@ -160,12 +96,12 @@ def alone(args):
 
     What another model leaves in the allocator can make the next step faster.
     """
-    net = _compile(_network(args.size))
-    x, y = _batch(args.size, args.batch)
+    net = compiled(network(args.size))
+    x, y = batch_of(args.size, args.batch)
     times = []
-    for path in [_heaviest(net)] if args.one_path else net.space.sample(2, seed=0):
-        net.sampler = _Fixed(path)
-        steps = [_seconds(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
+    for path in [heaviest_path(net)] if args.one_path else net.space.sample(2, seed=0):
+        net.sampler = Fixed(path)
+        steps = [seconds_of(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
         times += steps[2:]
     return {"supernet": statistics.median(times)}
 
@@ -174,8 +110,8 @@ def search(args):
     """Seconds of a candidate, alone and in a generation, and of its forward passes."""
     import keras_spos as ks
 
-    net = _compile(_network(args.size))
-    images, labels = _batch(args.size, 4 * args.batch)
+    net = compiled(network(args.size))
+    images, labels = batch_of(args.size, 4 * args.batch)
     score = ks.Evaluator(net, images, (images, labels), batch_size=args.batch)
     # One generation of evolution: children of ten parents.
     rng = np.random.default_rng(1)
@@ -196,10 +132,10 @@ def search(args):
 
         for _ in range(2):
             score.cache.clear()
-            alone.append(_seconds(score, path))
-            forward.append(_seconds(passes))
+            alone.append(seconds_of(score, path))
+            forward.append(seconds_of(passes))
     score.cache.clear()
-    shared = _seconds(score, children) / len({tuple(c) for c in children.tolist()})
+    shared = seconds_of(score, children) / len({tuple(c) for c in children.tolist()})
     return {
         "alone": statistics.median(alone),
         "forward": statistics.median(forward),
@@ -218,16 +154,16 @@ def growth(args):
         ("10 blocks, 2 choices", (2, 2, 4, 2), 2, 16),
         ("10 blocks, batch 64", (2, 2, 4, 2), 4, 64),
     ):
-        net = _network(64, stage_blocks=blocks, options=options[:choices])
-        x, y = _batch(64, batch)
+        net = network(64, stage_blocks=blocks, options=options[:choices])
+        x, y = batch_of(64, batch)
         path = net.space.sample(1, seed=0)[0]
-        net.sampler = _Fixed(path)
-        subnet = _compile(net.extract(path))
-        first = _seconds(_compile(net).train_on_batch, x, y)
+        net.sampler = Fixed(path)
+        subnet = compiled(net.extract(path))
+        first = seconds_of(compiled(net).train_on_batch, x, y)
         times = {"supernet": [], "fixed": []}
         for _ in range(args.rounds + 2):
-            times["supernet"].append(_seconds(net.train_on_batch, x, y))
-            times["fixed"].append(_seconds(subnet.train_on_batch, x, y))
+            times["supernet"].append(seconds_of(net.train_on_batch, x, y))
+            times["fixed"].append(seconds_of(subnet.train_on_batch, x, y))
         result[name] = {k: statistics.median(v[2:]) for k, v in times.items()}
         result[name]["first"] = first
     return result
@@ -237,77 +173,18 @@ def cells(args):
     """A supernet of NAS-Bench-201's size: 15 cells x 6 edges x 5 operations."""
     from keras_spos import spaces
 
-    net = _compile(spaces.nasbench201())
-    x, y = _batch(32, args.batch, classes=10)
-    first = _seconds(net.train_on_batch, x, y)
+    net = compiled(spaces.nasbench201())
+    x, y = batch_of(32, args.batch, classes=10)
+    first = seconds_of(net.train_on_batch, x, y)
     path = (3, 2, 3, 1, 3, 4)
-    net.sampler = _Fixed(path)
-    subnet = _compile(net.extract(path))
+    net.sampler = Fixed(path)
+    subnet = compiled(net.extract(path))
     times = {"supernet": [], "fixed": []}
     for _ in range(6):
-        times["supernet"].append(_seconds(net.train_on_batch, x, y))
-        times["fixed"].append(_seconds(subnet.train_on_batch, x, y))
+        times["supernet"].append(seconds_of(net.train_on_batch, x, y))
+        times["fixed"].append(seconds_of(subnet.train_on_batch, x, y))
     median = {k: statistics.median(v[2:]) for k, v in times.items()}
     return {"first": first, "ratio": median["supernet"] / median["fixed"], **median}
-
-
-def pipeline(args):
-    """Images per second that the input pipelines give, and that a step takes."""
-    import tempfile
-
-    from keras_spos import data
-
-    result = {}
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2048, 32, 32, 3)).astype("uint8")
-    small = data.ArrayData(images, rng.integers(0, 10, 2048))
-    batches = data.training(small, 64, mean=(0.5,) * 3, std=(0.2,) * 3)
-    result["32 px, augmented for CIFAR"] = _images_per_second(batches, 64)
-    net = _compile(
-        _network(32, stage_blocks=(2, 3, 2), stem_stride=2, num_classes=10, **SMALL)
-    )
-    if not args.one_path:
-        x, y = _batch(32, 64, classes=10)
-        for _ in range(60):
-            net.train_on_batch(x, y)
-        seconds = _seconds(lambda: [net.train_on_batch(x, y) for _ in range(20)])
-        result["32 px, small supernet trains"] = 20 * 64 / seconds
-    batch = args.batch if _on_gpu() else 32
-    with tempfile.TemporaryDirectory() as folder:
-        _write_photos(folder, 4 * batch + 4)  # Two of each class are held out.
-        photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)
-        batches = data.training(photos.train, batch, augment="imagenet")
-        result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
-        net = _compile(_network(224))
-        net.sampler = _Fixed(_heaviest(net))
-        net.fit(batches, epochs=1, verbose=0)
-        seconds = _seconds(lambda: net.fit(batches, epochs=1, verbose=0))
-        result["224 px, full supernet in fit"] = len(batches) * batch / seconds
-    x, y = _batch(224, batch)
-    times = [_seconds(net.train_on_batch, x, y) for _ in range(3)]
-    result["224 px, full supernet trains"] = batch / min(times)
-    return result
-
-
-def _images_per_second(batches, size):
-    """Of the second epoch: in the first, what decodes and augments is compiled."""
-    for _ in range(2):
-        start = time.perf_counter()
-        count = sum(1 for _ in batches)
-    return count * size / (time.perf_counter() - start)
-
-
-def _write_photos(folder, count):
-    """Writes JPEG files of the usual size of ImageNet's photographs."""
-    import PIL.Image
-
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        os.makedirs(os.path.join(folder, name))
-    for number in range(count):
-        coarse = rng.integers(0, 256, (24, 32, 3)).astype("uint8")
-        photo = PIL.Image.fromarray(coarse).resize((500, 375))
-        photo.save(os.path.join(folder, "ab"[number % 2], f"{number}.jpg"), quality=95)
 
 
 def torch(args):
@@ -317,20 +194,20 @@ def torch(args):
     """
     from benchmarks.torch_supernet import AuthorsStep, TorchStep
 
-    size, batch = (args.size, args.batch) if _on_gpu() else (128, 32)
-    net = _compile(_network(size))
+    size, batch = (args.size, args.batch) if on_gpu() else (128, 32)
+    net = compiled(network(size))
     steps = {"torch": TorchStep()}
     if args.authors:
         steps["authors"] = AuthorsStep(args.authors)
-    x, y = _batch(size, batch)
-    paths = [_heaviest(net)] if args.one_path else net.space.sample(6, seed=0)
+    x, y = batch_of(size, batch)
+    paths = [heaviest_path(net)] if args.one_path else net.space.sample(6, seed=0)
     times = {"supernet": [], **{kind: [] for kind in steps}}
     for number in range(args.rounds + 2):
         for path in paths:
-            net.sampler = _Fixed(path)
-            taken = {"supernet": _seconds(net.train_on_batch, x, y)}
+            net.sampler = Fixed(path)
+            taken = {"supernet": seconds_of(net.train_on_batch, x, y)}
             for kind, step in steps.items():
-                taken[kind] = _seconds(step, x, y, path)
+                taken[kind] = seconds_of(step, x, y, path)
             if number >= 2:
                 for kind, value in taken.items():
                     times[kind].append(value)
@@ -345,11 +222,11 @@ def profile(args):
     """
     import keras
 
-    net = _compile(_network(128))
-    x, y = _batch(128, 32)
+    net = compiled(network(128))
+    x, y = batch_of(128, 32)
     path = net.space.sample(1, seed=0)[0]
-    net.sampler = _Fixed(path)
-    times = [_seconds(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
+    net.sampler = Fixed(path)
+    times = [seconds_of(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
     seconds, known = {"step": statistics.median(times[2:])}, {}
     for layer in net.extract(path)._flatten_layers(include_self=False):
         kind = _kind(layer)
@@ -396,7 +273,7 @@ def _alone(layer, shapes, rounds):
         gradients = runner.backward(record, outputs, None)
         return keras.ops.convert_to_numpy(gradients[0][0])
 
-    return min(_seconds(run) for _ in range(rounds + 2))
+    return min(seconds_of(run) for _ in range(rounds + 2))
 
 
 PARTS = {

@@ -189,3 +189,15 @@ def undrawn_weights():
 def values(variables):
     """Copies of the values of variables."""
     return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+
+
+def plain_model(shape, build):
+    """A model without choices, ``build(inputs)``, with weights that are not negative.
+
+    Variances are among them.
+    """
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, build(inputs))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(size=w.shape) for w in model.get_weights()])
+    return model

@@ -43,8 +43,7 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
         place[...] = standardise(pixels, mean, std)
 
     def make_batch(indices, generator):
-        # Written by the threads: a batch for a GPU is 150 MB, and one thread's copying
-        # of it would be what takes longest.
+        # Each thread writes its images: put together by one, a batch takes longer.
         images = np.empty((len(indices), size, size, 3), np.float32)
         # One generator an image: threads finish in any order.
         for _ in pool.map(one, images, indices, generator.spawn(len(indices))):

@@ -9,8 +9,7 @@ which compiles to a single loop over the outputs; so is the gradient of x, which
 a sum over dy. The gradient of w is a sum over the places of the kernel, a row of them
 at a time. 1x1 convolutions are products of matrices.
 
-*On GPUs*, cuDNN's kernels are as fast, save for the gradient of float32 kernels of
-seven and more, which is taken a weight at a time.
+On other devices, convolutions are XLA's own.
 """
 
 import functools
@@ -26,11 +25,8 @@ from keras_spos.engine.lean import Substitutes
 
 def substitutes(jit_compile):
     """What to run in the place of Keras' own layers on this device."""
-    device = jax.default_backend() if jit_compile else None
-    if device == "cpu":
-        return Substitutes(normalize, multiply, depthwise_on_cpu, narrow=True)
-    if device == "gpu":
-        return Substitutes(normalize, depthwise=depthwise_on_gpu)
+    if jit_compile and jax.default_backend() == "cpu":
+        return Substitutes(normalize, multiply, depthwise)
     return Substitutes(normalize)
 
 
@@ -97,32 +93,21 @@ def multiply(x, kernel):
     return x @ kernel[0, 0]
 
 
-def depthwise_on_cpu(x, kernel, stride, padding):
+def depthwise(x, kernel, stride, padding):
     """A depthwise convolution of images, as a sum of shifted ones."""
     if kernel.shape[-1] > 1:
-        return _stock(x, kernel, stride, padding)
+        return keras.ops.depthwise_conv(
+            x, kernel, stride, padding.lower(), data_format="channels_last"
+        )
     y = _shifted(stride, _pads(x, kernel, stride, padding), x, kernel)
     return checkpoint_name(y, "convolution")
 
 
-def depthwise_on_gpu(x, kernel, stride, padding):
-    """A depthwise convolution of images, whose gradients are taken the cheapest way."""
-    if kernel.shape[-1] > 1 or max(kernel.shape[:2]) < 7:
-        return _stock(x, kernel, stride, padding)
-    return _grouped(stride, _pads(x, kernel, stride, padding), x, kernel)
-
-
-def _stock(x, kernel, stride, padding):
-    return keras.ops.depthwise_conv(
-        x, kernel, stride, padding.lower(), data_format="channels_last"
-    )
-
-
 def _pads(x, kernel, stride, padding):
     """(before, after) of rows and columns."""
-    sizes = zip(x.shape[1:3], kernel.shape[:2], strict=True)
     if padding == "VALID":
         return ((0, 0), (0, 0))
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strict=True)
     missing = [max((-(-n // stride) - 1) * stride + k - n, 0) for n, k in sizes]
     return tuple((m // 2, m - m // 2) for m in missing)
 
@@ -155,44 +140,19 @@ def _shifted_backward(stride, pads, kept, dy):
 _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _grouped(stride, pads, x, kernel):
-    return lax.conv_general_dilated(
-        x,
-        jnp.swapaxes(kernel, 2, 3),
-        (stride, stride),
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _grouped_forward(stride, pads, x, kernel):
-    return _grouped(stride, pads, x, kernel), (x, kernel)
-
-
-def _grouped_backward(stride, pads, kept, dy):
-    x, kernel = kept
-    _, pullback = jax.vjp(lambda x: _grouped.fun(stride, pads, x, kernel), x)
-    dkernel = _sums_of_parts(_padded(x, pads), dy, kernel.shape, stride)
-    return pullback(dy)[0], dkernel[..., None]
-
-
-_grouped.defvjp(_grouped_forward, _grouped_backward)
-
-
 def _padded(x, pads):
     return jnp.pad(x, [(0, 0), *pads, (0, 0)])
 
 
 def _sum_of_shifted(x, kernel, stride):
     """The convolution of padded images with a kernel ``[height, width, channels]``."""
-    size = [
-        (n - k) // stride + 1
-        for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)
-    ]
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strict=True)
+    # From the first to the last pixel that a weight meets.
+    rows, columns = ((n - k) // stride * stride + 1 for n, k in sizes)
     return sum(
-        part * kernel[a, b] for (a, b), part in _parts(x, kernel.shape, size, stride)
+        x[:, a : a + rows : stride, b : b + columns : stride] * kernel[a, b]
+        for a in range(kernel.shape[0])
+        for b in range(kernel.shape[1])
     )
 
 
@@ -214,18 +174,3 @@ def _sum_of_places(x, dy, shape, stride):
 
     start = jnp.zeros((count, rows, columns, channels), dy.dtype)
     return lax.fori_loop(0, height, add_row, start).sum(0)
-
-
-def _sums_of_parts(x, dy, shape, stride):
-    """The same, for each weight the sum of what it meets times dy."""
-    parts = _parts(x, shape, dy.shape[1:3], stride)
-    sums = [(part * dy).sum((0, 1, 2)) for _, part in parts]
-    return jnp.stack(sums).reshape(*shape[:2], -1)
-
-
-def _parts(x, shape, size, stride):
-    """For each weight (a, b) of a kernel, the pixels of padded images that it meets."""
-    for a in range(shape[0]):
-        for b in range(shape[1]):
-            end = [f + (n - 1) * stride + 1 for f, n in zip((a, b), size, strict=True)]
-            yield (a, b), x[:, a : end[0] : stride, b : end[1] : stride]

@@ -33,7 +33,6 @@ class Substitutes:
             variance over all axes but the last.
         multiply: ``f(x, kernel)`` for 1x1 convolutions.
         depthwise: ``f(x, kernel, stride, padding)``.
-        narrow: Whether `depthwise` is for kernels of up to three at stride 1 as well.
         concatenate: ``f(tensors)`` along the last axis, of known sizes.
         unstack: ``f(x)`` for a last axis of 2.
     """
@@ -41,7 +40,6 @@ class Substitutes:
     normalize: Callable
     multiply: Callable | None = None
     depthwise: Callable | None = None
-    narrow: bool = False
     concatenate: Callable | None = None
     unstack: Callable | None = None
 
@@ -77,8 +75,7 @@ def _replacement(operation, substitutes):
     if s.multiply and _is_pointwise(operation):
         return "convolution_op", s.multiply
     if s.depthwise and _is_plain_depthwise(operation):
-        if s.narrow or operation.kernel_size[1] > 3 or operation.strides[0] > 1:
-            return "call", _depthwise(operation, s.depthwise)
+        return "call", _depthwise(operation, s.depthwise)
     if s.concatenate and type(operation) is keras.layers.Concatenate:
         return "call", _concatenation(operation, s.concatenate)
     if s.unstack and type(operation) is Unstack:

@@ -327,8 +327,8 @@ def substitutes(jit_compile):
         tensorflow_lean.normalize,
         tensorflow_lean.multiply,
         tensorflow_lean.depthwise,
-        concatenate=tensorflow_lean.concatenate,
-        unstack=tensorflow_lean.unstack,
+        tensorflow_lean.concatenate,
+        tensorflow_lean.unstack,
     )
 
 

@@ -1,0 +1,83 @@
+"""What do the parts of `benchmarks.engine` train, on what, and how do they measure?"""
+
+import resource
+import time
+
+import numpy as np
+
+
+def network(size, **options):
+    """SPOS's supernet for images of a size."""
+    from keras_spos import spaces
+
+    return spaces.shufflenet_v2((size, size, 3), **options)
+
+
+def batch_of(size, batch, classes=1000):
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.random((batch, size, size, 3), dtype="float32")
+    return x, rng.integers(0, classes, batch)
+
+
+def compiled(model):
+    """The model, ready to train."""
+    import keras
+
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def seconds_of(function, *args):
+    """Seconds of a call."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def on_gpu():
+    """Whether the backend computes on a GPU."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def peak():
+    """Largest memory that the process has had on its device, in bytes."""
+    import keras
+
+    if not on_gpu():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def heaviest_path(net):
+    """The path with the most activations: choice_x has the most convolutions."""
+    return (3,) * len(net.space.decisions)
+
+
+class Fixed:
+    """Draws the same path always."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def draw(self, space, rng):
+        """The path."""
+        return self.path

@@ -1,0 +1,76 @@
+"""Does the input pipeline keep up with training? A part of `benchmarks.engine`."""
+
+import os
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks.engine_models import (
+    Fixed,
+    batch_of,
+    compiled,
+    heaviest_path,
+    network,
+    on_gpu,
+    seconds_of,
+)
+
+SMALL = {"stem_channels": 16, "stage_channels": (32, 64, 128), "head_channels": 256}
+
+
+def pipeline(args):
+    """Images per second that the input pipelines give, and that a step takes."""
+    from keras_spos import data
+
+    result = {}
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2048, 32, 32, 3)).astype("uint8")
+    small = data.ArrayData(images, rng.integers(0, 10, 2048))
+    batches = data.training(small, 64, mean=(0.5,) * 3, std=(0.2,) * 3)
+    result["32 px, augmented for CIFAR"] = _images_per_second(batches, 64)
+    if not args.one_path:
+        net = compiled(
+            network(32, stage_blocks=(2, 3, 2), stem_stride=2, num_classes=10, **SMALL)
+        )
+        x, y = batch_of(32, 64, classes=10)
+        for _ in range(60):
+            net.train_on_batch(x, y)
+        seconds = seconds_of(lambda: [net.train_on_batch(x, y) for _ in range(20)])
+        result["32 px, small supernet trains"] = 20 * 64 / seconds
+    batch = args.batch if on_gpu() else 32
+    with tempfile.TemporaryDirectory() as folder:
+        _write_photos(folder, 4 * batch + 4)  # Two of each class are held out.
+        photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)
+        batches = data.training(photos.train, batch, augment="imagenet")
+        result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
+        net = compiled(network(224))
+        net.sampler = Fixed(heaviest_path(net))
+        net.fit(batches, epochs=1, verbose=0)
+        seconds = seconds_of(lambda: net.fit(batches, epochs=1, verbose=0))
+        result["224 px, full supernet in fit"] = len(batches) * batch / seconds
+    x, y = batch_of(224, batch)
+    times = [seconds_of(net.train_on_batch, x, y) for _ in range(3)]
+    result["224 px, full supernet trains"] = batch / min(times)
+    return result
+
+
+def _images_per_second(batches, size):
+    """Of the second epoch: in the first, what decodes and augments is compiled."""
+    for _ in range(2):
+        start = time.perf_counter()
+        count = sum(1 for _ in batches)
+    return count * size / (time.perf_counter() - start)
+
+
+def _write_photos(folder, count):
+    """Writes JPEG files of the usual size of ImageNet's photographs."""
+    import PIL.Image
+
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        os.makedirs(os.path.join(folder, name))
+    for number in range(count):
+        coarse = rng.integers(0, 256, (24, 32, 3)).astype("uint8")
+        photo = PIL.Image.fromarray(coarse).resize((500, 375))
+        photo.save(os.path.join(folder, "ab"[number % 2], f"{number}.jpg"), quality=95)
