@@ -28,11 +28,12 @@ def main():
         "--rounds", type=int, default=8, help="timed steps of each kind"
     )
     parser.add_argument(
-        "--one-path",
-        action="store_true",
-        help="train the heaviest path alone, and neither all options nor rebuilds: for "
-        "devices that take minutes to compile",
+        "--option",
+        type=int,
+        help="train no path but that of this option, and neither all options nor "
+        "rebuilds: for devices that take minutes to compile",
     )
+    parser.add_argument("--precision", default="float32", help="a Keras dtype policy")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
     parser.add_argument("--output", default="results/engine")
@@ -41,6 +42,9 @@ def main():
     args = parser.parse_args()
     if args.part:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+
+        keras.mixed_precision.set_global_policy(args.precision)
         print(json.dumps(PARTS[args.part](args)))
         return
     import keras

@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 
+HEAVIEST = 3  # choice_x: of the options, the one with the most activations.
+
 
 def network(size, **options):
     """SPOS's supernet for images of a size."""
@@ -67,9 +69,16 @@ def peak():
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def heaviest_path(net):
-    """The path with the most activations: choice_x has the most convolutions."""
-    return (3,) * len(net.space.decisions)
+def path_of(net, option):
+    """The path of one option in all blocks."""
+    return (option,) * len(net.space.decisions)
+
+
+def paths_of(net, args, count):
+    """The paths to time: random ones, or that of the option given."""
+    if args.option is not None:
+        return [path_of(net, args.option)]
+    return net.space.sample(count, seed=0)
 
 
 class Fixed:

@@ -6,12 +6,14 @@ import statistics
 import numpy as np
 
 from benchmarks.engine_models import (
+    HEAVIEST,
     Fixed,
     batch_of,
     compiled,
-    heaviest_path,
     network,
     on_gpu,
+    path_of,
+    paths_of,
     peak,
     seconds_of,
 )
@@ -21,22 +23,22 @@ from benchmarks.engine_pipeline import pipeline
 def start(kind, args):
     """Seconds to the first step and evaluation, and memory above that of the imports.
 
-    Both on the path with the most activations. Memory is the peak over 30 more steps,
-    on which a supernet picks nearly every option, unless `one_path` is set.
+    Both on the path with the most activations, or of `option`. Memory is the peak over
+    30 more steps, on which a supernet picks nearly every option, unless one is set.
     """
     import keras_spos as ks
 
     net = network(args.size)
     x, y = batch_of(args.size, args.batch)
     sampler = ks.PathDropoutSampler(0.0) if kind == "all" else net.sampler
-    heaviest = heaviest_path(net)
-    model = net.extract(heaviest) if kind == "fixed" else net
-    net.sampler = sampler if kind == "all" else Fixed(heaviest)
+    path = path_of(net, HEAVIEST if args.option is None else args.option)
+    model = net.extract(path) if kind == "fixed" else net
+    net.sampler = sampler if kind == "all" else Fixed(path)
     before = peak()
     compiled(model)
     first = seconds_of(model.train_on_batch, x, y)
     evaluation = seconds_of(model.test_on_batch, x, y)
-    if not args.one_path:
+    if args.option is None:
         net.sampler = sampler
     for _ in range(3 if kind == "all" else 30):
         model.train_on_batch(x, y)
@@ -67,10 +69,10 @@ def steps(args):
             return seconds_of(model.train_on_batch, x, y)
         return seconds_of(lambda: model.fit(xs, ys, **options)) / 8
 
-    paths = [heaviest_path(net)] if args.one_path else net.space.sample(2, seed=0)
+    paths = paths_of(net, args, 2)
     subnets = [compiled(net.extract(path)) for path in paths]
     every = ks.PathDropoutSampler(0.0)
-    kinds = ("supernet", "fixed") if args.one_path else ("supernet", "fixed", "all")
+    kinds = ("supernet", "fixed", *(["all"] if args.option is None else []))
     times = {kind: [] for kind in kinds}
     for number in range(args.rounds + 2):
         taken = {kind: [] for kind in kinds}
@@ -85,7 +87,7 @@ def steps(args):
             for kind, seconds in taken.items():
                 times[kind] += seconds
     medians = {k: statistics.median(v) for k, v in times.items()}
-    if args.one_path:
+    if args.option is not None:
         return medians
     rebuild = seconds_of(lambda: compiled(net.extract(paths[1])).train_on_batch(x, y))
     return medians | {"rebuild": rebuild}
@@ -99,7 +101,7 @@ def alone(args):
     net = compiled(network(args.size))
     x, y = batch_of(args.size, args.batch)
     times = []
-    for path in [heaviest_path(net)] if args.one_path else net.space.sample(2, seed=0):
+    for path in paths_of(net, args, 2):
         net.sampler = Fixed(path)
         steps = [seconds_of(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
         times += steps[2:]
@@ -200,7 +202,7 @@ def torch(args):
     if args.authors:
         steps["authors"] = AuthorsStep(args.authors)
     x, y = batch_of(size, batch)
-    paths = [heaviest_path(net)] if args.one_path else net.space.sample(6, seed=0)
+    paths = paths_of(net, args, 6)
     times = {"supernet": [], **{kind: [] for kind in steps}}
     for number in range(args.rounds + 2):
         for path in paths:

@@ -7,12 +7,13 @@ import time
 import numpy as np
 
 from benchmarks.engine_models import (
+    HEAVIEST,
     Fixed,
     batch_of,
     compiled,
-    heaviest_path,
     network,
     on_gpu,
+    path_of,
     seconds_of,
 )
 
@@ -29,7 +30,7 @@ def pipeline(args):
     small = data.ArrayData(images, rng.integers(0, 10, 2048))
     batches = data.training(small, 64, mean=(0.5,) * 3, std=(0.2,) * 3)
     result["32 px, augmented for CIFAR"] = _images_per_second(batches, 64)
-    if not args.one_path:
+    if args.option is None:
         net = compiled(
             network(32, stage_blocks=(2, 3, 2), stem_stride=2, num_classes=10, **SMALL)
         )
@@ -45,7 +46,7 @@ def pipeline(args):
         batches = data.training(photos.train, batch, augment="imagenet")
         result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
         net = compiled(network(224))
-        net.sampler = Fixed(heaviest_path(net))
+        net.sampler = Fixed(path_of(net, HEAVIEST))
         net.fit(batches, epochs=1, verbose=0)
         seconds = seconds_of(lambda: net.fit(batches, epochs=1, verbose=0))
         result["224 px, full supernet in fit"] = len(batches) * batch / seconds

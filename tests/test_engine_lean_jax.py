@@ -15,6 +15,9 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from keras_spos.engine import Engine, jax_lean  # noqa: E402
+from keras_spos.engine.lean import Substitutes  # noqa: E402
+
+ON_GPU = Substitutes(jax_lean.normalize, depthwise=jax_lean.depthwise_on_gpu)
 
 
 def _run(model, substitutes, training=True):
@@ -61,13 +64,36 @@ def test_depthwise(kernel, stride, padding, monkeypatch):
     assert len(calls) == 1
 
 
-def test_depthwise_that_is_left_to_keras():
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 7, (3, 5), (7, 4)])
+def test_depthwise_on_gpus(kernel, stride, padding):
+    layer = layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False)
+    _check(plain_model((12, 11, 3), layer), ON_GPU)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_of_bfloat16_on_gpus(kernel):
+    layer = layers.DepthwiseConv2D(
+        kernel, padding="same", use_bias=False, dtype="mixed_bfloat16"
+    )
+    model = plain_model((12, 11, 3), layer)
+    exact = layers.DepthwiseConv2D(kernel, padding="same", use_bias=False)
+    reference = plain_model((12, 11, 3), exact)
+    exact.set_weights(layer.get_weights())
+    for a, b in zip(_run(reference, None), _run(model, ON_GPU), strict=True):
+        # Half a unit in the last of 8 binary places, of inputs, kernel and result.
+        assert np.linalg.norm(b - a) < 3 * 2**-9 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize("substitutes", [jax_lean.substitutes(True), ON_GPU])
+def test_depthwise_that_is_left_to_keras(substitutes):
     for layer in (
         layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
         layers.DepthwiseConv2D(3, dilation_rate=2, use_bias=False),
         layers.DepthwiseConv2D(3, use_bias=True, activation="relu"),
     ):
-        _check(plain_model((12, 11, 3), layer), jax_lean.substitutes(True))
+        _check(plain_model((12, 11, 3), layer), substitutes)
 
 
 @pytest.mark.parametrize("training", [True, False])

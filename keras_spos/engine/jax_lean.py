@@ -9,7 +9,13 @@ which compiles to a single loop over the outputs; so is the gradient of x, which
 a sum over dy. The gradient of w is a sum over the places of the kernel, a row of them
 at a time. 1x1 convolutions are products of matrices.
 
-On other devices, convolutions are XLA's own.
+*On GPUs*, the gradient of w alone is not XLA's own. For 16-bit images, XLA tries for
+seconds which of cuDNN's ways to that gradient is best, for every shape; in float32 it
+tries for half a second. Beyond 3x3, sums of products
+
+    dw[a, b] = sum over i, j of x[s i + a, s j + b] dy[i, j]
+
+are faster than any of cuDNN's ways (`benchmarks.depthwise`).
 """
 
 import functools
@@ -25,8 +31,11 @@ from keras_spos.engine.lean import Substitutes
 
 def substitutes(jit_compile):
     """What to run in the place of Keras' own layers on this device."""
-    if jit_compile and jax.default_backend() == "cpu":
+    device = jax.default_backend()
+    if jit_compile and device == "cpu":
         return Substitutes(normalize, multiply, depthwise)
+    if jit_compile and device == "gpu":
+        return Substitutes(normalize, depthwise=depthwise_on_gpu)
     return Substitutes(normalize)
 
 
@@ -95,12 +104,59 @@ def multiply(x, kernel):
 
 def depthwise(x, kernel, stride, padding):
     """A depthwise convolution of images, as a sum of shifted ones."""
-    if kernel.shape[-1] > 1:
-        return keras.ops.depthwise_conv(
-            x, kernel, stride, padding.lower(), data_format="channels_last"
-        )
+    if kernel.shape[-1] > 1 or x.dtype != jnp.float32:
+        return _stock(stride, padding, x, kernel)
     y = _shifted(stride, _pads(x, kernel, stride, padding), x, kernel)
     return checkpoint_name(y, "convolution")
+
+
+def depthwise_on_gpu(x, kernel, stride, padding):
+    """A depthwise convolution of images, whose kernel has its own gradient."""
+    if kernel.shape[-1] > 1 or x.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+        return _stock(stride, padding, x, kernel)
+    return _convolved(stride, padding, x, kernel)
+
+
+def _stock(stride, padding, x, kernel):
+    return keras.ops.depthwise_conv(
+        x, kernel, stride, padding.lower(), data_format="channels_last"
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolved(stride, padding, x, kernel):
+    return _stock(stride, padding, x, kernel)
+
+
+def _convolved_forward(stride, padding, x, kernel):
+    return _stock(stride, padding, x, kernel), (x, kernel)
+
+
+def _convolved_backward(stride, padding, kept, dy):
+    x, kernel = kept
+    stock = functools.partial(_stock, stride, padding)
+    (dx,) = jax.vjp(lambda x: stock(x, kernel), x)[1](dy)
+    wide = [a.astype("float32") for a in (x, kernel, dy)]
+    if max(kernel.shape[:2]) > 3:
+        pads = _pads(x, kernel, stride, padding)
+        dkernel = _sums_of_products(_padded(wide[0], pads), wide[2], kernel, stride)
+    else:
+        (dkernel,) = jax.vjp(functools.partial(stock, wide[0]), wide[1])[1](wide[2])
+    return dx, dkernel.astype(kernel.dtype)
+
+
+_convolved.defvjp(_convolved_forward, _convolved_backward)
+
+
+def _sums_of_products(x, dy, kernel, stride):
+    """Gradient of a kernel: dy times what each of its places meets, summed."""
+    rows, columns = ((n - 1) * stride + 1 for n in dy.shape[1:3])
+    sums = [
+        (x[:, a : a + rows : stride, b : b + columns : stride] * dy).sum((0, 1, 2))
+        for a in range(kernel.shape[0])
+        for b in range(kernel.shape[1])
+    ]
+    return jnp.stack(sums).reshape(kernel.shape)
 
 
 def _pads(x, kernel, stride, padding):

@@ -138,8 +138,7 @@ def _depthwise(layer, depthwise):
     stock = layer.call
 
     def call(inputs):
-        known = None not in inputs.shape[1:]
-        if not known or keras.backend.standardize_dtype(inputs.dtype) != "float32":
+        if None in inputs.shape[1:]:
             return stock(inputs)
         kernel = ops.convert_to_tensor(layer.kernel)
         return depthwise(inputs, kernel, layer.strides[0], layer.padding.upper())

@@ -37,10 +37,10 @@ def multiply(x, kernel):
 
 def depthwise(x, kernel, stride, padding):
     """A depthwise convolution, whose gradients are taken the cheapest way."""
+    if x.dtype != tf.float32 or (stride == 1 and kernel.shape[1] <= 3):
+        return tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding)
     if stride > 1:
         return _strided_depthwise(x, kernel, stride, padding)
-    if kernel.shape[1] <= 3:
-        return tf.nn.depthwise_conv2d(x, kernel, [1, 1, 1, 1], padding)
     return _wide_depthwise(x, kernel, padding)
 
 
