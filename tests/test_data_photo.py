@@ -1,12 +1,15 @@
 import importlib.util
 import io
 import math
+import os
+import signal
 
+import loky
 import numpy as np
 import pytest
 
 from keras_spos import data
-from keras_spos.data import photo
+from keras_spos.data import decode, photo
 
 Image = pytest.importorskip("PIL.Image")
 ENGINES = ["pillow"] + ["tf.data"] * bool(importlib.util.find_spec("tensorflow"))
@@ -303,6 +306,40 @@ def test_arrays_are_augmented_like_photographs():
     (x, _), (again, _) = epoch(train, 1)[0], epoch(train, 1)[0]
     assert x.shape == (4, 24, 24, 3)
     np.testing.assert_array_equal(x, again)
+
+
+def test_images_do_not_depend_on_who_makes_them(files):
+    def first(workers):
+        batches = data.training(
+            files, 7, 3, "imagenet", size=24, engine="pillow", workers=workers
+        )
+        return batches[0]
+
+    for a, b in zip(first(1), first(3), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_worker_that_was_killed_is_replaced(files):
+    make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
+    indices, generator = np.arange(14), np.random.default_rng(0)
+    before = make(indices, generator)
+    for process in decode._pool(2)._processes:
+        os.kill(process, signal.SIGKILL)
+    with pytest.raises(loky.BrokenProcessPool):
+        for _ in range(100):  # It is not noticed at once.
+            make(indices, generator)
+    for a, b in zip(before, make(indices, generator), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_file_that_is_no_image(files, tmp_path):
+    path = tmp_path / "text.jpg"
+    path.write_text("text")
+    files = data.FileData([*files.paths, path], [*files.labels, 0])
+    batches = data.evaluation(files, 5, size=24, short_side=24, engine="pillow")
+    with pytest.raises(Exception, match="cannot identify image file .*text.jpg"):
+        list(batches)
+    assert len(batches[0][0]) == 5
 
 
 def test_errors(files):

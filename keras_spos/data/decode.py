@@ -1,17 +1,28 @@
-"""How are image files read without TensorFlow? With Pillow, in threads.
+"""How are image files read without TensorFlow? With Pillow, in processes.
 
-Pillow and numpy let other threads run while they decode, resize and multiply, so
-threads are enough.
+Of more than a few threads, each waits most of the time for Python's lock. Processes
+write what they made into a file in memory, which the batch then is.
 """
 
 import concurrent.futures
+import contextlib
+import functools
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import threading
 
 import numpy as np
 
-from keras_spos.data import photo
+from keras_spos.data import photo, pixels
 from keras_spos.data.locate import require
-from keras_spos.data.pixels import standardise
 from keras_spos.data.sets import FileData
+
+_TASKS_A_WORKER = 2  # In a batch.
+_IDLE_SECONDS = 60
+_starting = threading.Lock()
 
 
 def photo_batches(data, augment, size, short_side, mean, std, workers):
@@ -24,39 +35,136 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
         short_side: For evaluation, see `photo.evaluation_photo`.
         mean: Three channel means as fractions of 255, or None.
         std: Three standard deviations, likewise.
-        workers: How many threads work on a batch.
+        workers: How many processes work on a batch; None is one a core.
 
     Returns:
         A function of (indices int ``[b]``, `numpy.random.Generator`) that returns
         (float32 ``[b, size, size, 3]``, int32 ``[b]``).
     """
-    pool = concurrent.futures.ThreadPoolExecutor(
-        workers, thread_name_prefix="keras_spos_photo"
-    )
-
-    def one(place, index, generator):
-        image = read_image(data, index)
-        if augment:
-            pixels = photo.training_photo(image, generator, size)
-        else:
-            pixels = photo.evaluation_photo(image, size, short_side)
-        place[...] = standardise(pixels, mean, std)
+    loky = require("loky", "loky")
+    require("PIL.Image", "pillow")
+    write = _ByValue(write_photos, photo, pixels)
+    workers = workers or loky.cpu_count()
+    kind = (size, None if augment else short_side, mean, std)
 
     def make_batch(indices, generator):
-        # Each thread writes its images: put together by one, a batch takes longer.
+        sources = _sources(data, indices)
+        # One generator an image: they are made in any order.
+        seeds = generator.bit_generator.seed_seq.spawn(len(indices))
+        step = -(-len(indices) // (workers * _TASKS_A_WORKER))
         images = np.empty((len(indices), size, size, 3), np.float32)
-        # One generator an image: threads finish in any order.
-        for _ in pool.map(one, images, indices, generator.spawn(len(indices))):
-            pass
+        with _file_in_memory(images.nbytes) as file, _pool_of(workers) as pool:
+            tasks = [
+                pool.submit(
+                    write,
+                    *(file.name, start * images[0].nbytes, kind),
+                    *(sources[start : start + step], seeds[start : start + step]),
+                )
+                for start in range(0, len(indices), step)
+            ]
+            concurrent.futures.wait(tasks)
+            for task in tasks:
+                task.result()
+            file.readinto(images)
         return images, data.labels[indices].astype(np.int32)
 
     return make_batch
 
 
-def read_image(data, index):
-    """Returns image `index` of `FileData` or `ArrayData` as an RGB `PIL.Image`."""
-    image_module = require("PIL.Image", "pillow")
+def write_photos(file, start, kind, sources, seeds):
+    """Makes some images of a batch, in a process of its own.
+
+    Args:
+        file: The file that the batch is made in, float32 ``[b, size, size, 3]``.
+        start: Where in the file the first one begins, in bytes.
+        kind: Height and width in pixels; None, or the short side for evaluation; means;
+            standard deviations.
+        sources: See `read_image`.
+        seeds: A `numpy.random.SeedSequence` for each.
+    """
+    size, short_side, mean, std = kind
+    with open(file, "r+b") as target:
+        target.seek(start)
+        for source, seed in zip(sources, seeds, strict=True):
+            image = read_image(source)
+            if short_side is None:
+                made = photo.training_photo(image, np.random.default_rng(seed), size)
+            else:
+                made = photo.evaluation_photo(image, size, short_side)
+            target.write(pixels.standardise(made, mean, std))
+
+
+def read_image(source):
+    """Returns a file, by its path, or a uint8 array as an RGB `PIL.Image`."""
+    from PIL import Image
+
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source)
+    with Image.open(source) as image:
+        return image.convert("RGB")
+
+
+def _sources(data, indices):
     if isinstance(data, FileData):
-        with image_module.open(data.paths[index]) as image:
-            return image.convert("RGB")
-    return image_module.fromarray(data.images[index])
+        return [str(data.paths[i]) for i in indices]
+    return [data.images[i] for i in indices]
+
+
+@contextlib.contextmanager
+def _pool_of(workers):
+    """Processes that all streams share, and others from then on if one is killed."""
+    import loky
+
+    with _starting:
+        pool = _pool(workers)
+    try:
+        yield pool
+    except loky.BrokenProcessPool:
+        _pool.cache_clear()
+        raise
+
+
+@functools.cache
+def _pool(workers):
+    # Unlike Python's own, it needs no `if __name__ == "__main__"` in a script.
+    import loky
+
+    # What an image needs is given back and asked for again otherwise, page by page.
+    env = {"MALLOC_TOP_PAD_": str(2**26), "OPENBLAS_NUM_THREADS": "1"}
+    return loky.ProcessPoolExecutor(workers, timeout=_IDLE_SECONDS, env=env)
+
+
+class _ByValue:
+    """A function, with what it calls in some modules, as other processes take it.
+
+    They need not import this library, and Keras with it.
+    """
+
+    def __init__(self, function, *modules):
+        cloudpickle = require("cloudpickle", "loky")
+        modules = (sys.modules[function.__module__], *modules)
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        self.pickled = cloudpickle.dumps(function)
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+    def __reduce__(self):
+        return pickle.loads, (self.pickled,)
+
+
+@contextlib.contextmanager
+def _file_in_memory(size):
+    """A temporary file; on disk if it has no room, as in a container, in memory."""
+    from loky.backend import resource_tracker
+
+    folder = "/dev/shm"  # Of Linux alone.
+    if not os.path.isdir(folder) or shutil.disk_usage(folder).free < 4 * size:
+        folder = None
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="keras_spos_") as file:
+        # Which deletes it if this process is killed.
+        resource_tracker.register(file.name, "file")
+        try:
+            yield file
+        finally:
+            resource_tracker.unregister(file.name, "file")

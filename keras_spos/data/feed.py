@@ -6,8 +6,6 @@ Example:
     >>> net.fit(train, epochs=100, callbacks=[...])  # calls train.set_epoch(epoch)
 """
 
-import os
-
 import numpy as np
 
 from keras_spos.data.augment import pad_crop_flip
@@ -49,8 +47,8 @@ def training(
         batches_per_epoch: How many batches an epoch has; None is all of them.
         engine: "tf.data" or "pillow", for `FileData`. Default: "tf.data" if Keras
             runs on TensorFlow. The two draw different random numbers.
-        workers: Threads that make batches without "tf.data". Default: one for
-            `ArrayData`, one a core for photographs.
+        workers: What makes batches without "tf.data": threads for `ArrayData`, by
+            default one; processes for photographs, by default one a core.
 
     Returns:
         An iterable of (float32 ``[batch_size, height, width, 3]``, int32
@@ -83,7 +81,7 @@ def training(
     if augment == "imagenet":
         make_batch = _photos(data, True, size, None, mean, std, workers)
         image_shape = (size, size, 3)
-        # Of the stream: a batch has threads of its own, and the next one gets those
+        # Of the stream: a batch has processes of its own, and the next one gets those
         # that have nothing left to do for it.
         workers = 2
     else:
@@ -193,5 +191,4 @@ def _arrays(data, augment, mean, std):
 def _photos(data, augment, size, short_side, mean, std, workers):
     from keras_spos.data.decode import photo_batches
 
-    workers = workers or os.cpu_count() or 1
     return photo_batches(data, augment, size, short_side, mean, std, workers)

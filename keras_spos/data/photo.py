@@ -36,13 +36,17 @@ def training_photo(image, generator, size=224):
     Returns:
         float32 ``[size, size, 3]``, 0 to 255.
     """
+    from PIL import Image
+
     place = generator.random(2 * TRIES + 2)
     top, left, height, width = crop_box(image.height, image.width, place)
-    image = image.crop((left, top, left + width, top + height))
-    pixels = np.asarray(_resize(image, size, size), np.float32)
     factors = 1 - JITTER + 2 * JITTER * generator.random(3)
-    pixels = colour_jitter(pixels, factors, generator.permutation(3))
-    return pixels[:, ::-1] if generator.random() < 0.5 else pixels
+    order = generator.permutation(3)
+    image = image.crop((left, top, left + width, top + height))
+    image = _resize(image, size, size)
+    if generator.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return colour_jitter(np.asarray(image, np.float32), factors, order)
 
 
 def evaluation_photo(image, size=224, short_side=256):
