@@ -3,6 +3,9 @@ import io
 import math
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import loky
 import numpy as np
@@ -330,6 +333,37 @@ def test_a_worker_that_was_killed_is_replaced(files):
             make(indices, generator)
     for a, b in zip(before, make(indices, generator), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes")
+def test_workers_and_files_go_with_a_process_that_is_killed(files, tmp_path):
+    script = f"""
+import numpy as np
+from keras_spos.data import FileData, decode
+
+files = FileData({[str(path) for path in files.paths]!r}, np.zeros(14, int))
+make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
+make(np.arange(14), np.random.default_rng(0))
+with decode._file_in_memory(1000) as file:
+    print(*decode._pool(2)._processes, file.name, flush=True)
+    input()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        *workers, file = process.stdout.readline().split()
+        left = [f"/proc/{worker}" for worker in workers] + [file]
+        assert len(left) == 3 and all(os.path.exists(path) for path in left)
+        process.kill()
+    end = time.monotonic() + 30
+    while any(os.path.exists(path) for path in left):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def test_a_file_that_is_no_image(files, tmp_path):

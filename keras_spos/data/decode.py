@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 
 import numpy as np
 
@@ -131,7 +132,24 @@ def _pool(workers):
 
     # What an image needs is given back and asked for again otherwise, page by page.
     env = {"MALLOC_TOP_PAD_": str(2**26), "OPENBLAS_NUM_THREADS": "1"}
-    return loky.ProcessPoolExecutor(workers, timeout=_IDLE_SECONDS, env=env)
+    return loky.ProcessPoolExecutor(
+        workers,
+        timeout=_IDLE_SECONDS,
+        env=env,
+        initializer=_ByValue(leave_with),
+        initargs=(os.getpid(),),
+    )
+
+
+def leave_with(parent):
+    """Ends this process soon after its parent, which may have been killed."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _ByValue:
@@ -145,9 +163,13 @@ class _ByValue:
         modules = (sys.modules[function.__module__], *modules)
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
+        self.function = function
         self.pickled = cloudpickle.dumps(function)
         for module in modules:
             cloudpickle.unregister_pickle_by_value(module)
+
+    def __call__(self, *args):
+        return self.function(*args)
 
     def __reduce__(self):
         return pickle.loads, (self.pickled,)
