@@ -13,6 +13,8 @@ import os
 import statistics
 import time
 
+from benchmarks.ratio_chart import draw_ratios
+
 SHAPES = ((56, 32, 1), (28, 80, 1), (14, 160, 1), (7, 320, 1), (28, 80, 2))
 
 
@@ -28,18 +30,20 @@ def main():
 
     from recipes.common import provenance
 
-    rows = []
+    rows, ratios = [], {}
     for shape in SHAPES:
         for kernel in args.kernels:
             row = _compare(*shape, kernel, args)
             ratio = row["stock"]["seconds"] / row["engine"]["seconds"]
+            ratios[_name(row)] = ratio
             print(f"{_name(row)}: XLA / engine {ratio:.2f}", flush=True)
             rows.append(row)
     os.makedirs(args.output, exist_ok=True)
     with open(os.path.join(args.output, f"{args.dtype}.json"), "w") as handle:
         what = {"rows": rows, "provenance": provenance("benchmarks.depthwise")}
         json.dump(what, handle, indent=1)
-    _draw(os.path.join(args.output, f"{args.dtype}.png"), rows)
+    picture = os.path.join(args.output, f"{args.dtype}.png")
+    draw_ratios(picture, ratios, "seconds of XLA's own / of the engine's")
 
 
 def _compare(size, channels, stride, kernel, args):
@@ -113,25 +117,6 @@ def _name(row):
     size, _, channels = row["shape"]
     stride = f", stride {row['stride']}" if row["stride"] > 1 else ""
     return f"{row['kernel']}x{row['kernel']} on {size}x{size}x{channels}{stride}"
-
-
-def _draw(file, rows):
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ratios = [r["stock"]["seconds"] / r["engine"]["seconds"] for r in rows]
-    figure = Figure(figsize=(6, 0.8 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.barh([_name(r) for r in rows][::-1], ratios[::-1])
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.bar_label(bars, [f"{r:.2f}" for r in ratios[::-1]], padding=3)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.2)
-    axes.set_xlabel("seconds of XLA's own / of the engine's")
-    figure.savefig(file, dpi=120)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import subprocess
 import sys
 
 from benchmarks.engine_parts import PARTS
+from benchmarks.ratio_chart import draw_ratios
 
 
 def main():
@@ -64,7 +65,8 @@ def main():
     width = max((len(r[0]) for r in rows), default=0)
     for name, value, target in rows:
         print(f"{name:<{width}}  {value:>8.2f}  {target}")
-    _draw(file.replace(".json", ".png"), rows)
+    ratios = {name: value for name, value, _ in rows if " / " in name}
+    draw_ratios(file.replace(".json", ".png"), ratios, "ratio")
 
 
 def _in_fresh_process(part):
@@ -134,26 +136,6 @@ def _rows(measured):
         for kind in [k for k in s if k != "step"]:
             add(f"share of the step: {kind}", s[kind] / s["step"])
     return rows
-
-
-def _draw(file, rows):
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    ratios = [r for r in rows if " / " in r[0]][::-1]
-    figure = Figure(figsize=(7, 0.6 + 0.3 * len(ratios)), layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.barh([r[0] for r in ratios], [r[1] for r in ratios])
-    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.bar_label(bars, [f"{r[1]:.2f}" for r in ratios], padding=3, bbox=white)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.2)
-    axes.set_xlabel("ratio")
-    figure.savefig(file, dpi=120)
 
 
 def _write(file, results):

@@ -1,7 +1,7 @@
 """What `keras_spos.engine.lean` puts in the place of Keras' own on JAX.
 
-*On CPUs*, a depthwise convolution trains 10 to 28 times as fast as XLA's own (jaxlib 0.10;
-results/depthwise) where it is a sum of shifted images, one for each weight of the kernel,
+*On CPUs*, a depthwise convolution trains 10 to 28 times as fast as XLA's own (jaxlib
+0.10; `benchmarks.depthwise`) where it is a sum of shifted images, one for each weight,
 
     y[i, j] = sum over a, b of x[s i + a, s j + b] w[a, b]
 
