@@ -1,4 +1,4 @@
-"""How are image files read without TensorFlow? With Pillow, in processes.
+"""How do image files become batches? With Pillow, in processes.
 
 Of more than a few threads, each waits most of the time for Python's lock. Processes
 write what they made into a file in memory, which the batch then is.
@@ -102,7 +102,8 @@ def read_image(source):
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
     with Image.open(source) as image:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _sources(data, indices):
