@@ -34,6 +34,23 @@ def compiled(model):
     return model
 
 
+def train(model, x, y):
+    """Trains on a batch, to the end: on JAX, updates go on after the loss is there."""
+    model.train_on_batch(x, y)
+    settle(model)
+
+
+def settle(model):
+    """Waits for what the device still computes of a model."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        variables = [*model.variables, *model.optimizer.variables]
+        jax.block_until_ready([variable.value for variable in variables])
+
+
 def seconds_of(function, *args):
     """Seconds of a call."""
     start = time.perf_counter()

@@ -16,6 +16,8 @@ from benchmarks.engine_models import (
     paths_of,
     peak,
     seconds_of,
+    settle,
+    train,
 )
 from benchmarks.engine_pipeline import pipeline
 
@@ -36,12 +38,12 @@ def start(kind, args):
     net.sampler = sampler if kind == "all" else Fixed(path)
     before = peak()
     compiled(model)
-    first = seconds_of(model.train_on_batch, x, y)
+    first = seconds_of(train, model, x, y)
     evaluation = seconds_of(model.test_on_batch, x, y)
     if args.option is None:
         net.sampler = sampler
     for _ in range(3 if kind == "all" else 30):
-        model.train_on_batch(x, y)
+        train(model, x, y)
     return {
         "first_step": first,
         "first_evaluation": evaluation,
@@ -66,8 +68,8 @@ def steps(args):
 
     def step(model):
         if not on_gpu():
-            return seconds_of(model.train_on_batch, x, y)
-        return seconds_of(lambda: model.fit(xs, ys, **options)) / 8
+            return seconds_of(train, model, x, y)
+        return seconds_of(lambda: (model.fit(xs, ys, **options), settle(model))) / 8
 
     paths = paths_of(net, args, 2)
     subnets = [compiled(net.extract(path)) for path in paths]
@@ -89,7 +91,7 @@ def steps(args):
     medians = {k: statistics.median(v) for k, v in times.items()}
     if args.option is not None:
         return medians
-    rebuild = seconds_of(lambda: compiled(net.extract(paths[1])).train_on_batch(x, y))
+    rebuild = seconds_of(lambda: train(compiled(net.extract(paths[1])), x, y))
     return medians | {"rebuild": rebuild}
 
 
@@ -103,7 +105,7 @@ def alone(args):
     times = []
     for path in paths_of(net, args, 2):
         net.sampler = Fixed(path)
-        steps = [seconds_of(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
+        steps = [seconds_of(train, net, x, y) for _ in range(args.rounds + 2)]
         times += steps[2:]
     return {"supernet": statistics.median(times)}
 
@@ -161,11 +163,11 @@ def growth(args):
         path = net.space.sample(1, seed=0)[0]
         net.sampler = Fixed(path)
         subnet = compiled(net.extract(path))
-        first = seconds_of(compiled(net).train_on_batch, x, y)
+        first = seconds_of(train, compiled(net), x, y)
         times = {"supernet": [], "fixed": []}
         for _ in range(args.rounds + 2):
-            times["supernet"].append(seconds_of(net.train_on_batch, x, y))
-            times["fixed"].append(seconds_of(subnet.train_on_batch, x, y))
+            times["supernet"].append(seconds_of(train, net, x, y))
+            times["fixed"].append(seconds_of(train, subnet, x, y))
         result[name] = {k: statistics.median(v[2:]) for k, v in times.items()}
         result[name]["first"] = first
     return result
@@ -177,14 +179,14 @@ def cells(args):
 
     net = compiled(spaces.nasbench201())
     x, y = batch_of(32, args.batch, classes=10)
-    first = seconds_of(net.train_on_batch, x, y)
+    first = seconds_of(train, net, x, y)
     path = (3, 2, 3, 1, 3, 4)
     net.sampler = Fixed(path)
     subnet = compiled(net.extract(path))
     times = {"supernet": [], "fixed": []}
     for _ in range(6):
-        times["supernet"].append(seconds_of(net.train_on_batch, x, y))
-        times["fixed"].append(seconds_of(subnet.train_on_batch, x, y))
+        times["supernet"].append(seconds_of(train, net, x, y))
+        times["fixed"].append(seconds_of(train, subnet, x, y))
     median = {k: statistics.median(v[2:]) for k, v in times.items()}
     return {"first": first, "ratio": median["supernet"] / median["fixed"], **median}
 
@@ -207,7 +209,7 @@ def torch(args):
     for number in range(args.rounds + 2):
         for path in paths:
             net.sampler = Fixed(path)
-            taken = {"supernet": seconds_of(net.train_on_batch, x, y)}
+            taken = {"supernet": seconds_of(train, net, x, y)}
             for kind, step in steps.items():
                 taken[kind] = seconds_of(step, x, y, path)
             if number >= 2:
@@ -228,7 +230,7 @@ def profile(args):
     x, y = batch_of(128, 32)
     path = net.space.sample(1, seed=0)[0]
     net.sampler = Fixed(path)
-    times = [seconds_of(net.train_on_batch, x, y) for _ in range(args.rounds + 2)]
+    times = [seconds_of(train, net, x, y) for _ in range(args.rounds + 2)]
     seconds, known = {"step": statistics.median(times[2:])}, {}
     for layer in net.extract(path)._flatten_layers(include_self=False):
         kind = _kind(layer)
