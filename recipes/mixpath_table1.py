@@ -36,7 +36,9 @@ def main():
     flops = ks.flops_table(net)
     found = experiment.nsga2(net, experiment.evaluator(net), flops)
     output.say(f"NSGA-II: {found.best}")
-    plots.plot_front({"NSGA-II": found}, "flops", output.path("front.png"))
+    plots.plot_front(
+        {"NSGA-II": found}, "flops", output.path("front.png"), xlabel="MACs"
+    )
     plots.plot_architecture(net.space, found.best.path, output.path("network.png"))
     results = {
         "searched on S1": experiment.retrain(net, found.best.path, "searched"),
