@@ -42,8 +42,8 @@ def substitutes(jit_compile):
 def is_kept(primitive, *_, **__):
     """Whether what an operation computed is kept for the backward pass.
 
-    Normalizing, activations, shuffles and the like are done again there, which costs
-    less than writing down what they give and reading it. What sums and products give
+    Normalizing, activations, shuffles and the like are done again there, which costs no
+    more than writing down what they give and reading it. What sums and products give
     is kept: outputs of convolutions and dense layers, statistics of batch norms; so is
     all that is not known to be cheap.
     """
