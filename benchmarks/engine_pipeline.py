@@ -64,7 +64,7 @@ def pipeline(args):
 
 
 def _images_per_second(batches, size):
-    """Of the second epoch: in the first, what decodes and augments is compiled."""
+    """Of the second epoch: in the first, the processes start."""
     for _ in range(2):
         start = time.perf_counter()
         count = sum(1 for _ in batches)

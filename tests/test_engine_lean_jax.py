@@ -20,6 +20,19 @@ from keras_spos.engine.lean import Substitutes  # noqa: E402
 ON_GPU = Substitutes(jax_lean.normalize, depthwise=jax_lean.depthwise_on_gpu)
 
 
+@pytest.fixture
+def sums(monkeypatch):
+    """The images whose kernel's gradient was taken as sums of products."""
+    images = []
+    stock = jax_lean._sums_of_products
+    monkeypatch.setattr(
+        jax_lean,
+        "_sums_of_products",
+        lambda x, *args: images.append(x) or stock(x, *args),
+    )
+    return images
+
+
 def _run(model, substitutes, training=True):
     """Output, and gradients of inputs and weights, of a model as one unit."""
     (step,) = cut(model)
@@ -67,13 +80,14 @@ def test_depthwise(kernel, stride, padding, monkeypatch):
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel", [1, 3, 4, 7, (3, 5), (7, 4)])
-def test_depthwise_on_gpus(kernel, stride, padding):
+def test_depthwise_on_gpus(kernel, stride, padding, sums):
     layer = layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False)
     _check(plain_model((12, 11, 3), layer), ON_GPU)
+    assert len(sums) == (np.max(kernel) > 3)
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_depthwise_of_bfloat16_on_gpus(kernel):
+def test_depthwise_of_bfloat16_on_gpus(kernel, sums):
     layer = layers.DepthwiseConv2D(
         kernel, padding="same", use_bias=False, dtype="mixed_bfloat16"
     )
@@ -84,6 +98,7 @@ def test_depthwise_of_bfloat16_on_gpus(kernel):
     for a, b in zip(_run(reference, None), _run(model, ON_GPU), strict=True):
         # Half a unit in the last of 8 binary places, of inputs, kernel and result.
         assert np.linalg.norm(b - a) < 3 * 2**-9 * np.linalg.norm(a)
+    assert [x.dtype for x in sums] == ["float32"] * (kernel > 3)
 
 
 @pytest.mark.parametrize("substitutes", [jax_lean.substitutes(True), ON_GPU])
