@@ -5,6 +5,8 @@ read off its options one by one, so ``table(path)`` equals the count of
 ``net.extract(path)``.
 """
 
+import collections
+
 import keras
 import numpy as np
 from keras import layers
@@ -78,6 +80,7 @@ def _table(net, counter, name, unit):
         (searchable if chosen else others).append(node)
     fixed = set()
     base = sum(_count_node(node, counter, fixed) for node in others)
+    applied = collections.Counter(node.operation for node in searchable)
     blocks, known = [], {}
     # Weights that a choice of some decisions brings, and the block that owns weights.
     brought, owners = {}, {}
@@ -86,9 +89,10 @@ def _table(net, counter, name, unit):
         decisions = tuple(index[d.name] for d in layer.decisions)
         sizes = tuple(int(net.space.sizes[d]) for d in decisions)
         # Options of equal blocks that are made of slices cost the same. Making them is
-        # slow: 20 blocks of 4 options at 8 widths are 640 models.
+        # slow: 20 blocks of 4 options at 8 widths are 640 models. (A block that is
+        # applied twice has its weights once.)
         key = None
-        if type(layer).views is not SearchableLayer.views:
+        if type(layer).views is not SearchableLayer.views and applied[layer] == 1:
             key = signature([layer], [t.shape for t in node.input_tensors])
         if key in known:
             blocks.append(Block(layer.name, decisions, known[key]))
@@ -99,8 +103,8 @@ def _table(net, counter, name, unit):
             costs[choices] = _count_layer(
                 layer.plain(choices), node.input_tensors, counter, seen
             )
-            for key in seen - fixed:
-                owner = owners.setdefault(key, (layer, decisions))
+            for weights in seen - fixed:
+                owner = owners.setdefault(weights, (layer, decisions))
                 if owner[1] != decisions:
                     raise ValueError(
                         f"Blocks {owner[0].name!r} and {layer.name!r} share weights, "

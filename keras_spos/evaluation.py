@@ -13,7 +13,14 @@ from keras import ops
 from tqdm.auto import tqdm
 
 from keras_spos.extraction import extract
-from keras_spos.recalibration import State, batches_of, combine, images_of, split
+from keras_spos.recalibration import (
+    State,
+    batches_of,
+    combine,
+    images_of,
+    one_to_one,
+    split,
+)
 
 
 class Evaluator:
@@ -30,7 +37,7 @@ class Evaluator:
     the total mean and variance (variance between batches included).
 
     Args:
-        net: A `Supernet`.
+        net: A `Supernet` of one input and one output.
         calibration: Training images: an array ``[n, ...]``, a dataset of batches, or a
             list of batches. The paper takes 20,000.
         validation: A pair (images, labels) of arrays, or a dataset of such batches.
@@ -62,6 +69,7 @@ class Evaluator:
         preprocess=None,
         verbose=False,
     ):
+        one_to_one(net)
         self.net = net
         images = None if calibration is None else images_of(calibration)
         if recalibrate and (images is None or not len(images)):
@@ -79,6 +87,13 @@ class Evaluator:
                     f"Expected {name} images of shape {expected}. "
                     f"Received: {array.shape[1:]}."
                 )
+        if net.loss is None and "loss" in (
+            metric if isinstance(metric, tuple) else (metric,)
+        ):
+            raise ValueError(
+                'metric="loss" is the loss of a compiled supernet. Received: one '
+                "without a loss. Call compile(loss=...) first, or pass a Keras metric."
+            )
         self.labels = y
         self.metric = metric
         self.recalibrate = recalibrate
@@ -166,7 +181,9 @@ class Evaluator:
     def _score_by(self, name, predictions):
         metric = _metric(name, self.net, self.labels)
         if name == "loss":
-            return -float(ops.convert_to_numpy(metric(self.labels, predictions)))
+            # A loss given by name is a function: a value for each example.
+            loss = ops.convert_to_numpy(metric(self.labels, predictions))
+            return -float(np.mean(loss))
         metric.update_state(self.labels, predictions)
         return float(ops.convert_to_numpy(metric.result()))
 

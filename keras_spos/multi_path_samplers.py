@@ -9,6 +9,8 @@ Example:
 import keras
 import numpy as np
 
+from keras_spos.layers import MultiPathBlock
+
 
 class _BlockSampler:
     """Knows which paths each option of a decision runs.
@@ -26,7 +28,9 @@ class _BlockSampler:
     @classmethod
     def of(cls, blocks, **arguments):
         """A sampler for the `MultiPathBlock`s among some layers."""
-        options = {b.decision: b.options for b in blocks if hasattr(b, "decision")}
+        options = {
+            b.decision: b.options for b in blocks if isinstance(b, MultiPathBlock)
+        }
         return cls(options, **arguments)
 
     def draw(self, space, rng):

@@ -37,6 +37,9 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     """
     if chunk < 1:
         raise ValueError(f"Expected chunk >= 1. Received: chunk={chunk}")
+    if checkpoint is not None:
+        # A folder that cannot be made: known before the work is done, not after.
+        os.makedirs(os.path.dirname(os.path.abspath(checkpoint)), exist_ok=True)
     paths = np.asarray(paths)
     # `unique` sorts: neighbours have the longest beginnings in common.
     unique, where = np.unique(

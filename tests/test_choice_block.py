@@ -39,6 +39,8 @@ def test_options_may_be_lists_layers_or_models():
         labels="abc",
     )
     assert block(inputs).shape == (None, 3)
+    generated = ChoiceBlock(layers.Dense(n, name=f"of_{n}") for n in (3, 3 + 1))
+    assert generated.labels == ("of_3", "of_4")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from models import small_net
 
 from keras_spos import (
     ChoiceBlock,
+    ElasticBlock,
     Supernet,
     count_flops,
     count_params,
@@ -15,6 +16,7 @@ from keras_spos import (
     params_table,
     register_flops,
 )
+from keras_spos.layers import SliceableConv2D
 
 
 def model(*stack, shape=(6, 6, 4)):
@@ -105,6 +107,36 @@ def test_shared_weights_are_counted_once(case):
         subnet = net.extract(path)
         counted = count_flops(subnet), count_params(subnet)
         assert tuple(float(table(path)[0]) for table in tables) == counted
+
+
+def elastic(name):
+    """A block of one convolution at two widths."""
+    inputs = keras.Input((4, 4, 3))
+    x = SliceableConv2D((2, 3), 1, name=f"{name}_in")(inputs)
+    x = SliceableConv2D((3, 3), 1, name=f"{name}_out")(x)
+    return ElasticBlock([keras.Model(inputs, x)], widths="sl", name=name)
+
+
+@pytest.mark.parametrize("table", [flops_table, params_table])
+def test_equal_blocks_of_slices_are_counted_once(table, monkeypatch):
+    twice, *others = (elastic(name) for name in "abcd")
+    x = inputs = keras.Input((4, 4, 3))
+    for block in (twice, twice, *others):
+        x = block(x)
+    net = Supernet(inputs, x)
+    made = set()
+    picked = ElasticBlock.picked
+    monkeypatch.setattr(
+        ElasticBlock,
+        "picked",
+        lambda self, choices: made.add(self.name) or picked(self, choices),
+    )
+    costs = table(net)
+    assert made == {"a", "b"}
+    for path in net.space.enumerate():
+        subnet = net.extract(path, fresh=True)
+        expected = {flops_table: count_flops, params_table: count_params}[table](subnet)
+        assert costs(path).tolist() == [expected]
 
 
 def test_weights_shared_by_blocks_that_choose_apart_are_no_sum():

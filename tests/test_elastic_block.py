@@ -64,6 +64,8 @@ def test_decisions_are_what_there_is_a_choice_of():
     block = ElasticBlock(models, widths=("s", "l"), name="x")
     assert [d.name for d in block.decisions] == ["x", "x_width"]
     assert [d.options for d in block.decisions] == [("a", "b"), ("s", "l")]
+    unnamed = [keras.Model(m.inputs, m.outputs) for m in models]
+    assert ElasticBlock(unnamed).labels == ("Functional_0", "Functional_1")
     block = ElasticBlock([quantized("q")], bits="ab", name="x")
     assert [d.name for d in block.decisions] == ["x_bits"]
 

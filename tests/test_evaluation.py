@@ -3,9 +3,18 @@
 import keras
 import numpy as np
 import pytest
-from models import CLASSES, SHAPE, cross_entropy, data, randomize, small_net, values
+from models import (
+    CLASSES,
+    SHAPE,
+    cross_entropy,
+    data,
+    dense_net,
+    randomize,
+    small_net,
+    values,
+)
 
-from keras_spos import Evaluator, recalibrate
+from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
 
 IMAGES, _ = data(12, seed=1)
 X, Y = data(20, seed=2)
@@ -98,6 +107,29 @@ def test_metrics(net, paths, outputs):
     np.testing.assert_allclose(scores(metric), top2, 1e-6)
     one_hot = np.eye(CLASSES, dtype="float32")[Y]
     np.testing.assert_array_equal(scores("accuracy", one_hot), scores("accuracy"))
+
+
+def test_a_loss_may_be_given_by_name():
+    labels = np.eye(CLASSES, dtype="float32")[Y]
+    net, paths = dense_net(), [(0, 0), (1, 1)]
+    x = X.reshape(20, -1)[:, :3]
+    scores = []
+    for loss in ("categorical_crossentropy", keras.losses.CategoricalCrossentropy()):
+        net.compile(loss=loss)
+        score = Evaluator(net, None, (x, labels), metric="loss", recalibrate=False)
+        scores.append(score(paths))
+    np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
+def test_what_cannot_be_scored_is_refused():
+    with pytest.raises(ValueError, match="loss of a compiled supernet. Received: one"):
+        Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))
+    a, b = keras.Input((3,)), keras.Input((3,))
+    x = keras.layers.Add()([a, b])
+    two = Supernet([a, b], ChoiceBlock([keras.layers.Dense(3)] * 2, "ab")(x))
+    for refuses in (Evaluator, recalibrate):
+        with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):
+            refuses(two, *[np.ones((4, 3))] * (2 if refuses is Evaluator else 1))
 
 
 def test_validation_may_be_a_dataset(net, paths):

@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_spos import (
     BernoulliSampler,
+    ChoiceBlock,
     Decision,
     MultiPathBlock,
     MultiPathSampler,
@@ -54,6 +55,15 @@ def test_other_decisions_are_uniform():
     assert close(
         draws(MultiPathSampler(OPTIONS), 2000, column=0), {0: 0.5, 1: 0.5}, 2000
     )
+
+
+def test_choice_blocks_beside_are_no_blocks_of_paths():
+    x = inputs = keras.Input((3,))
+    x = ChoiceBlock([layers.Dense(3), layers.Dense(3)], "ab", name="other")(x)
+    paths = [layers.Dense(3, name=name) for name in "ab"]
+    x = MultiPathBlock(paths, max_paths=2, name="block")(x)
+    sampler = MultiPathSampler.of(Supernet(inputs, x).searchable_layers)
+    assert sampler.options == {"block": [(0, (0,)), (0, (1,)), (0, (0, 1))]}
 
 
 def test_bernoulli_equals_independent_draws_that_are_repeated_until_legal():

@@ -39,7 +39,7 @@ class ChoiceBlock(SearchableLayer):
         if not self.options:
             raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
         self.labels = tuple(
-            labels or map(default_label, range(len(options)), self.options)
+            labels or map(default_label, range(len(self.options)), self.options)
         )
         if len(self.labels) != len(self.options):
             raise ValueError(

@@ -13,6 +13,7 @@ import types
 
 import keras
 
+from keras_spos.layers.choice_block import default_label
 from keras_spos.layers.elastic import ElasticLayer
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.space import Decision
@@ -31,7 +32,7 @@ class ElasticBlock(SearchableLayer):
     Args:
         options: Functional models of one input and one output. The output has the same
             shape at every setting.
-        labels: A label for each option. Defaults to the models' names.
+        labels: A label for each option. Defaults to names, as in `ChoiceBlock`.
         widths: A label for each width, or None if the width is not searched.
         bits: A label for each pair of bit widths, or None if they are not searched.
         name: The block's name; that of the decision of an option too. Those of width
@@ -50,7 +51,9 @@ class ElasticBlock(SearchableLayer):
                     "An option of an ElasticBlock is a Functional model. "
                     f"Received: {option!r}"
                 )
-        self.labels = tuple(labels or (o.name for o in self.options))
+        self.labels = tuple(
+            labels or map(default_label, range(len(self.options)), self.options)
+        )
         self.widths = tuple(widths or ())
         self.bits = tuple(bits or ())
         if not self.options or len(self.labels) != len(self.options):
