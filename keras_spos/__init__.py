@@ -1,6 +1,6 @@
 """Hardware-aware neural architecture search with Keras: SPOS and MixPath."""
 
-from keras_spos import callbacks
+from keras_spos import callbacks, data, layers, ranking, search, spaces, tabular
 from keras_spos.costs import CostTable, InfeasibleLimitError, Limit
 from keras_spos.counting import (
     bitops_table,
@@ -68,11 +68,17 @@ __all__ = [
     "count_bitops",
     "count_flops",
     "count_params",
+    "data",
     "flops_table",
+    "layers",
     "params_table",
+    "ranking",
     "recalibrate",
     "register_flops",
     "score_all",
+    "search",
+    "spaces",
+    "tabular",
     "to_int8",
     "to_onnx",
 ]

@@ -45,7 +45,7 @@ class CostTable:
     Args:
         space: The `SearchSpace`.
         base: Cost of everything that is not searched.
-        blocks: The `Block`s.
+        blocks: The `keras_spos.costs.Block`s.
         name: What is counted, such as ``"flops"``.
         unit: Unit of the figures, such as ``"MAC"`` or ``"ms"``.
         metadata: Any JSON-able facts about where the figures come from.

@@ -61,7 +61,7 @@ class Output:
             )
         os.makedirs(self.folder, exist_ok=True)
         self.start = time.time()
-        self.commits = _append_commit(self.path("commits.json"))
+        self.runs = _append_run(self.path("runs.json"))
 
     def path(self, *names):
         """A path in the folder; its parent exists."""
@@ -84,23 +84,29 @@ class Output:
     def finish(self, name, result):
         """Keeps the result of a part, so that a resumed recipe skips it."""
         _write_json(self.path("parts", f"{name}.json"), result)
+        self._count_minutes()
         return result
 
     def report(self, settings, result):
         """Writes report.json: the result and everything that made it."""
+        self._count_minutes()
         _write_json(
             self.path("report.json"),
             {
                 "provenance": {
                     **provenance(f"recipes.{self.recipe}"),
                     # A run that was stopped may have gone on with newer code.
-                    "started_at_commits": self.commits,
-                    "minutes": round((time.time() - self.start) / 60, 1),
+                    "runs": self.runs,
+                    "minutes": round(sum(run["minutes"] for run in self.runs), 1),
                 },
                 "settings": settings,
                 "result": result,
             },
         )
+
+    def _count_minutes(self):
+        self.runs[-1]["minutes"] = round((time.time() - self.start) / 60, 1)
+        _write_json(self.path("runs.json"), self.runs)
 
 
 def provenance(module):
@@ -175,14 +181,16 @@ def _commit():
         return "unknown"
 
 
-def _append_commit(path):
-    commits = []
+def _append_run(path):
+    """Starts a run's entry: where it was, and the minutes until its last part ended."""
+    runs = []
     if os.path.exists(path):
         with open(path) as file:
-            commits = json.load(file)
-    commits.append({"commit": _commit(), "date": datetime.date.today().isoformat()})
-    _write_json(path, commits)
-    return commits
+            runs = json.load(file)
+    today = datetime.date.today().isoformat()
+    runs.append({"commit": _commit(), "date": today, "minutes": 0.0})
+    _write_json(path, runs)
+    return runs
 
 
 def _write_json(path, data):

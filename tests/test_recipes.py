@@ -46,11 +46,15 @@ def test_quickstart_ends_with_everything_it_promises(quickstart):
 
 def test_a_finished_recipe_resumes_to_the_same_result(quickstart):
     folder, _ = quickstart
-    before = json.loads((folder / "report.json").read_text())["result"]
+    before = json.loads((folder / "report.json").read_text())
     done = run("quickstart", folder, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
-    after = json.loads((folder / "report.json").read_text())["result"]
-    assert after == before
+    after = json.loads((folder / "report.json").read_text())
+    assert after["result"] == before["result"]
+    first, second = after["provenance"]["runs"]
+    assert [first] == before["provenance"]["runs"]
+    minutes = first["minutes"] + second["minutes"]
+    assert after["provenance"]["minutes"] == pytest.approx(minutes, abs=0.06)
 
 
 def test_a_used_folder_is_not_overwritten(quickstart):
