@@ -81,8 +81,9 @@ class FairSampler:
 class CostRangeSampler:
     """Uniform over ranges of a cost: SPOS's "uniform constraint sampling" (section 3).
 
-    Draws one of the ranges, then uniform paths until one falls inside; after
-    `max_draws` the last path is taken as it is, as in the authors' code.
+    Draws one of the ranges, then uniform paths until one falls inside. If none of
+    `max_draws` does, the nearest of them is taken, so that ranges far from what is
+    common are trained too (the authors' code takes any path then).
 
     Args:
         table: A `CostTable`, such as `flops_table(net)`.
@@ -109,16 +110,19 @@ class CostRangeSampler:
     def draw(self, space, rng):
         """Draws a path; see `UniformSampler.draw`."""
         low, high = self.bins[rng.integers(len(self.bins))]
-        drawn = 0
+        nearest, least, drawn = None, np.inf, 0
         while drawn < self.max_draws:
             n = min(50, self.max_draws - drawn)
             drawn += n
             paths = rng.integers(0, space.sizes, size=(n, space.num_decisions))
             costs = self.table(paths)
-            inside = np.flatnonzero((costs >= low) & (costs <= high))
-            if len(inside):
-                return paths[inside[0]]
-        return paths[-1]
+            outside = np.maximum(np.maximum(low - costs, costs - high), 0)
+            best = np.argmin(outside)  # The first of those inside, if there are any.
+            if outside[best] < least:
+                nearest, least = paths[best], outside[best]
+            if not least:
+                break
+        return nearest
 
     def get_config(self):
         """Mirrors `__init__`."""

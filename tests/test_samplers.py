@@ -99,10 +99,14 @@ def test_edges_make_the_ranges_between_them():
     assert costs.min() >= 10 and costs.max() <= 40
 
 
-def test_gives_up_after_so_many_draws():
-    # Nothing costs between 11 and 19: any path comes back, at once.
-    paths = draws(CostRangeSampler(TABLE, [(11, 19)], max_draws=7), 50)
-    assert len(SPACE.validate(np.array(paths))) == 50
+def test_the_nearest_of_so_many_draws_is_taken():
+    # Nothing costs between 12 and 19.
+    narrow = [(12, 19)]
+    one = TABLE(draws(CostRangeSampler(TABLE, narrow, max_draws=1), 200))
+    uniform = TABLE(draws(UniformSampler(), 200))
+    assert sorted(set(one)) == sorted(set(uniform))
+    many = TABLE(draws(CostRangeSampler(TABLE, narrow, max_draws=200), 50))
+    assert set(many) == {20}
 
 
 def test_ranges_that_the_space_cannot_reach():

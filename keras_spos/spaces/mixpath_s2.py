@@ -234,6 +234,9 @@ class _Layers:
         """Squeeze-and-excitation."""
         inputs = keras.Input(shape)
         x = layers.GlobalAveragePooling2D(keepdims=True)(inputs)
-        x = layers.Conv2D(channels, 1, activation="silu")(x)
-        x = layers.Conv2D(shape[-1], 1, activation="sigmoid")(x)
+        decay = coupled_l2(self.l2)
+        for units, activation in ((channels, "silu"), (shape[-1], "sigmoid")):
+            x = layers.Conv2D(
+                units, 1, activation=activation, kernel_regularizer=decay
+            )(x)
         return keras.Model(inputs, layers.Multiply()([inputs, x]))
