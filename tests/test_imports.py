@@ -15,6 +15,7 @@ PARTS = [
     [
         "space",
         "data",
+        "graph",
         "losses",
         "numpy_initializers",
         "quantizers",
