@@ -78,7 +78,6 @@ PRESETS = {
         float_epochs=8,
         supernet_epochs=8,
         retrain_epochs=2,
-        figure1_epochs=0,
         learning_rate=0.1,
         tuning_rate=0.05,
         label_smoothing=0.0,
@@ -103,7 +102,6 @@ PRESETS = {
         float_epochs=1,
         supernet_epochs=1,
         retrain_epochs=1,
-        figure1_epochs=0,
         learning_rate=0.05,
         calibration_images=100,
         population=4,
@@ -119,7 +117,6 @@ PRESETS = {
         batch_size=1024,
         supernet_epochs=120,
         retrain_epochs=240,
-        figure1_epochs=0,
     ),
 }
 
