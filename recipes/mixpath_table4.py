@@ -65,10 +65,8 @@ def main():
         "batch norm is part of the features. Of two unrelated paths of equal size it "
         "would be 0.71."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), report)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _pairs(paths):

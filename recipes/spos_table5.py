@@ -121,8 +121,6 @@ def main():
         f"{latency.metadata['engine_version']}, {latency.metadata['device']}; the "
         "paper's figures are ImageNet's, on a Titan Xp."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(
         settings_dict(settings),
         {
@@ -133,7 +131,7 @@ def main():
             "supernet_history": history,
         },
     )
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _baseline(experiment, name, engine):

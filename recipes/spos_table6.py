@@ -256,8 +256,6 @@ def _report(output, args, settings, bitops, rows, results, histories):
         f"Measured on {settings.dataset} with the {args.preset!r} preset (see "
         f"report.json); the paper's figures are ImageNet's, of ResNet-{args.depth}."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     space = bitops.space
     named = {f"under {name}": result for name, result in results.items()}
     plots.plot_history(named, path=output.path("search.png"))
@@ -272,7 +270,7 @@ def _report(output, args, settings, bitops, rows, results, histories):
             "histories": histories,
         },
     )
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 if __name__ == "__main__":

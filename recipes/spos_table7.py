@@ -143,10 +143,8 @@ def main():
         "supernet was built. "
         "The paper's figures are for ImageNet on 8 GPUs."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), results)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 _EVALUATIONS = 1000
