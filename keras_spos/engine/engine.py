@@ -71,7 +71,7 @@ class Engine:
 
     def infer(self, unit, inputs, statistics=None):
         """Runs one unit in inference mode; `statistics` overrides variables by id."""
-        state = self._state(unit, None, statistics or {})
+        state = self.state(unit, None, statistics or {})
         return self.runner.infer(unit, inputs, state)
 
     def calibrate(self, unit, inputs):
@@ -83,7 +83,7 @@ class Engine:
             The outputs, and a dict from (id of moving mean, id of moving variance) to
             the mean and variance over `inputs`.
         """
-        state = self._state(unit, (0,), {})
+        state = self.state(unit, (0,), {})
         outputs, values = self.runner.calibrate(unit, inputs, state)
         ids = [(id(mean), id(variance)) for mean, variance, _ in unit.norms]
         pairs = zip(values[::2], values[1::2], strict=True)
@@ -127,7 +127,7 @@ class Engine:
             )
             results = []
             for unit in units:
-                state = self._state(unit, (*seed, position), tape.pending)
+                state = self.state(unit, (*seed, position), tape.pending)
                 outputs, state, penalty, record = runner.forward(
                     unit, values, differentiable, state, tape.penalize(unit)
                 )
@@ -241,8 +241,14 @@ class Engine:
             values = self.backend.mean_over_replicas(values)
         self.runner.write(variables, values)
 
-    def _state(self, unit, seed, overrides):
-        """A unit's non-trainable variables; values for seeds and overrides."""
+    def state(self, unit, seed, overrides):
+        """What a unit reads of its non-trainable variables.
+
+        Args:
+            unit: The unit.
+            seed: Integers that random layers draw from; None for the variables' seeds.
+            overrides: Values to take instead of the variables', a dict by id.
+        """
         if not unit.non_trainable:
             return []
         if not overrides and not any(unit.is_seed):
