@@ -1,6 +1,8 @@
 """Runs the units on a path: forward, backward, update."""
 
+import contextlib
 import importlib
+import itertools
 
 import keras
 import numpy as np
@@ -331,34 +333,26 @@ def _is_separable(optimizer):
     )
 
 
-class _averages_of:  # noqa: N801 (used as a function)
+@contextlib.contextmanager
+def _averages_of(optimizer, variables):
     """Narrows an optimizer's moving averages of weights to some variables.
 
     Keras averages every variable it was built with, at every step; the average of a
     variable that is not on the path would move.
     """
-
-    def __init__(self, optimizer, variables):
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        self.optimizer = optimizer if optimizer.use_ema else None
-        self.wanted = {id(v) for v in variables}
-
-    def __enter__(self):
-        if self.optimizer is None:
-            return
-        o = self.optimizer
-        self.saved = o._trainable_variables, o._model_variables_moving_average
-        pairs = [
-            (v, a) for v, a in zip(*self.saved, strict=True) if id(v) in self.wanted
-        ]
-        self._set([v for v, _ in pairs], [a for _, a in pairs])
-
-    def __exit__(self, *_):
-        if self.optimizer is not None:
-            self._set(*self.saved)
-
-    def _set(self, variables, averages):
-        # Past the optimizer's `__setattr__`, which would track the averages again.
-        vars(self.optimizer).update(
-            _trainable_variables=variables, _model_variables_moving_average=averages
-        )
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    names = ("_trainable_variables", "_model_variables_moving_average")
+    # Past the optimizer's `__setattr__`, which would track the averages again.
+    attributes = vars(optimizer)
+    saved = {name: attributes[name] for name in names}
+    wanted = {id(v) for v in variables}
+    keep = [id(v) in wanted for v in optimizer._trainable_variables]
+    try:
+        for name in names:
+            attributes[name] = list(itertools.compress(saved[name], keep))
+        yield
+    finally:
+        attributes.update(saved)
