@@ -234,6 +234,8 @@ class Step:
         decisions: Indices into the path of the searchable layer's decisions.
         make_unit: Makes the unit of a layer: ``make_unit(layer, views)``.
         last_uses: Keys of tensors that no later step reads.
+        choices: The units of each joint choice that was asked for.
+        units: The units made so far, by the id of their layer.
     """
 
     inputs: tuple
