@@ -54,7 +54,6 @@ OPTIONS = {
     )
 }
 
-
 NAMED = {
     "fbnet_a": labels_of(
         "-  k3_e3 k3_e1 - -  k5_e6 k3_e3 k5_e1 k3_e3  k5_e6 k5_e3 k5_e1_g2 k5_e6 "

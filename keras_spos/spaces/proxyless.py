@@ -38,7 +38,6 @@ BLOCKS = (4, 4, 4, 4, 4, 1)
 STRIDES = (2, 2, 2, 1, 2, 1)
 OPTIONS = {f"k{k}_e{e}": (k, e) for e in (3, 6) for k in (3, 5, 7)}
 
-
 # The networks that the authors of ProxylessNAS released, as choices.
 NAMED = {
     "proxyless_mobile": labels_of(
