@@ -1,6 +1,6 @@
 """How many images does batch norm recalibration need?
 
-    python -m benchmarks.calibration --supernet supernet.keras --data-dir DIR
+    python -m benchmarks.calibration --supernet FILE --data-dir DIR --output FOLDER
 
 Scores the same random paths of a trained CIFAR-10 supernet with statistics from more
 and more training images, and compares each ranking with that of the most.
@@ -12,7 +12,6 @@ import os
 import time
 
 import numpy as np
-from scipy import stats
 
 
 def main():
@@ -24,12 +23,13 @@ def main():
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[50, 200, 1000, 5000, 20000]
     )
-    parser.add_argument("--output", default="results/calibration")
+    parser.add_argument("--output", required=True)
     args = parser.parse_args()
     import keras
 
     import keras_spos as ks
     from keras_spos import data
+    from keras_spos.ranking import kendall_tau
     from recipes.common import provenance
 
     net = keras.saving.load_model(args.supernet)
@@ -57,7 +57,7 @@ def main():
     rows = [
         {
             "images": size,
-            "kendall_tau": float(stats.kendalltau(values, most).statistic),
+            "kendall_tau": kendall_tau(values, most),
             "mean_accuracy": float(np.mean(values)),
             "seconds_per_path": seconds[size],
         }

@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--precision", default="float32", help="a Keras dtype policy")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
-    parser.add_argument("--output", default="results/engine")
+    parser.add_argument("--output", required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,6 +1,5 @@
 """What do the parts of `benchmarks.engine` train, on what, and how do they measure?"""
 
-import resource
 import time
 
 import numpy as np
@@ -56,34 +55,6 @@ def seconds_of(function, *args):
     start = time.perf_counter()
     function(*args)
     return time.perf_counter() - start
-
-
-def on_gpu():
-    """Whether the backend computes on a GPU."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-def peak():
-    """Largest memory that the process has had on its device, in bytes."""
-    import keras
-
-    if not on_gpu():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
-    import tensorflow as tf
-
-    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def path_of(net, option):

@@ -11,15 +11,14 @@ from benchmarks.engine_models import (
     batch_of,
     compiled,
     network,
-    on_gpu,
     path_of,
     paths_of,
-    peak,
     seconds_of,
     settle,
     train,
 )
 from benchmarks.engine_pipeline import pipeline
+from recipes.memory import has_accelerator, peak_bytes
 
 
 def start(kind, args):
@@ -36,7 +35,7 @@ def start(kind, args):
     path = path_of(net, HEAVIEST if args.option is None else args.option)
     model = net.extract(path) if kind == "fixed" else net
     net.sampler = sampler if kind == "all" else Fixed(path)
-    before = peak()
+    before = peak_bytes()
     compiled(model)
     first = seconds_of(train, model, x, y)
     evaluation = seconds_of(model.test_on_batch, x, y)
@@ -47,8 +46,8 @@ def start(kind, args):
     return {
         "first_step": first,
         "first_evaluation": evaluation,
-        "peak": peak() - before,
-        "process": peak(),
+        "peak": peak_bytes() - before,
+        "process": peak_bytes(),
     }
 
 
@@ -62,12 +61,12 @@ def steps(args):
 
     net = compiled(network(args.size))
     x, y = batch_of(args.size, args.batch)
-    if on_gpu():
+    if has_accelerator():
         xs, ys = np.concatenate([x] * 8), np.concatenate([y] * 8)
         options = {"batch_size": args.batch, "shuffle": False, "verbose": 0}
 
     def step(model):
-        if not on_gpu():
+        if not has_accelerator():
             return seconds_of(train, model, x, y)
         return seconds_of(lambda: (model.fit(xs, ys, **options), settle(model))) / 8
 
@@ -198,7 +197,7 @@ def torch(args):
     """
     from benchmarks.torch_supernet import AuthorsStep, TorchStep
 
-    size, batch = (args.size, args.batch) if on_gpu() else (128, 32)
+    size, batch = (args.size, args.batch) if has_accelerator() else (128, 32)
     net = compiled(network(size))
     steps = {"torch": TorchStep()}
     if args.authors:

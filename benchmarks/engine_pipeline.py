@@ -12,12 +12,12 @@ from benchmarks.engine_models import (
     batch_of,
     compiled,
     network,
-    on_gpu,
     path_of,
     seconds_of,
     settle,
     train,
 )
+from recipes.memory import has_accelerator
 
 SMALL = {"stem_channels": 16, "stage_channels": (32, 64, 128), "head_channels": 256}
 
@@ -41,7 +41,7 @@ def pipeline(args):
             train(net, x, y)
         seconds = seconds_of(lambda: [train(net, x, y) for _ in range(20)])
         result["32 px, small supernet trains"] = 20 * 64 / seconds
-    batch = args.batch if on_gpu() else 32
+    batch = args.batch if has_accelerator() else 32
     with tempfile.TemporaryDirectory() as folder:
         _write_photos(folder, 4 * batch + 4)  # Two of each class are held out.
         photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)

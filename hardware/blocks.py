@@ -25,6 +25,7 @@ import keras_spos as ks
 from keras_spos import spaces
 from keras_spos.engine.units import cut
 from keras_spos.extraction import extract
+from keras_spos.graph import functional, nodes
 
 from .half import to_half
 from .manifest import FORMAT, Manifest, write_json
@@ -154,8 +155,8 @@ def export_networks(net, manifest, count, seed=0, verbose=True):
 
 def _pieces(net):
     """The runs of fixed layers and the searchable layers, in graph order."""
-    nodes = [n for depth in net._nodes_by_depth.values() for n in depth]
-    tensors = {id(t): t for n in nodes for t in n.outputs}
+    made = [t for node in nodes(net) for t in node.outputs]
+    tensors = {id(t): t for t in [*net.inputs, *made]}
     ends = {id(t) for t in [*net.inputs, *net.outputs]}
     steps = cut(net, net.space)
     # A searchable layer may be several steps.
@@ -184,7 +185,7 @@ def _pieces(net):
 def _export(piece, choices, folder, files, settings):
     """Exports one option of a piece unless it is known; returns its key, or None."""
     layer, model = piece["layer"], piece["model"]
-    what = layer.plain(choices) if layer else model
+    what = layer.picked(choices) if layer else model
     inputs = [[settings["batch"], *t.shape[1:]] for t in model.inputs]
     text = json.dumps(
         [_describe(what), inputs, piece["inside"], settings],
@@ -249,8 +250,7 @@ def _write(model, path, settings, channels_first=()):
 
 def _describe(operation):
     """What an operation computes, apart from names and values of weights."""
-    if isinstance(operation, keras.Sequential):
-        operation = operation._functional
+    operation = functional(operation)
     if not hasattr(operation, "_nodes_by_depth"):
         config = {
             key: value
@@ -261,17 +261,14 @@ def _describe(operation):
         return [type(operation).__name__, config]
     numbers = {id(t): i for i, t in enumerate(operation.inputs)}
     lines = []
-    for depth in sorted(operation._nodes_by_depth, reverse=True):
-        for node in operation._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            arguments = keras.tree.map_structure(
-                lambda value: (
-                    f"t{numbers[id(value)]}" if id(value) in numbers else repr(value)
-                ),
-                [node.arguments.args, node.arguments.kwargs],
-            )
-            lines.append([_describe(node.operation), repr(arguments)])
-            for tensor in node.outputs:
-                numbers[id(tensor)] = len(numbers)
+    for node in nodes(operation):
+        arguments = keras.tree.map_structure(
+            lambda value: (
+                f"t{numbers[id(value)]}" if id(value) in numbers else repr(value)
+            ),
+            [node.arguments.args, node.arguments.kwargs],
+        )
+        lines.append([_describe(node.operation), repr(arguments)])
+        for tensor in node.outputs:
+            numbers[id(tensor)] = len(numbers)
     return [lines, [numbers[id(t)] for t in operation.outputs]]

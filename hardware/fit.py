@@ -1,4 +1,4 @@
-"""Fits a table to whole networks: a correction of one, or an additive one from nothing.
+"""Corrects a table by whole networks that were measured.
 
 Corrections, from the coarsest to the finest, for s the sum over a path's blocks and n
 the number of them that compute something:
@@ -78,32 +78,6 @@ def _choose(sums, counts, measured, folds, seed):
         errors[model] = agreement(predicted, measured)["mape_percent"]
     limit = 1.1 * min(errors.values())
     return next(m for m in errors if errors[m] <= limit), errors
-
-
-def fit_additive(sizes, paths, measured):
-    """Fits base and costs to whole networks alone, by least squares.
-
-    Args:
-        sizes: Number of options of each decision.
-        paths: An integer array ``[n, decisions]``.
-        measured: Latencies ``[n]``.
-
-    Returns:
-        The base, and a list with an array of costs for each decision, the lowest of
-        each being 0. Options that no path takes are not a number.
-    """
-    paths = np.asarray(paths)
-    columns = [np.eye(size)[paths[:, d]] for d, size in enumerate(sizes)]
-    matrix = np.hstack([np.ones((len(paths), 1)), *columns])
-    solution = np.linalg.lstsq(matrix, np.asarray(measured, float), rcond=None)[0]
-    base, rest = solution[0], np.split(solution[1:], np.cumsum(sizes)[:-1])
-    costs = []
-    for column, values in zip(columns, rest, strict=True):
-        values = np.where(column.any(axis=0), values, np.nan)
-        low = np.nanmin(values)
-        base += low
-        costs.append(values - low)
-    return float(base), costs
 
 
 def _solve(model, sums, counts, measured):

@@ -86,6 +86,14 @@ class CostTable:
     def __le__(self, value):
         return Limit(self, float(value))
 
+    def __lt__(self, value):
+        raise TypeError(
+            "Limits are written `table <= value`. Received: another comparison of "
+            f"{self.name!r}."
+        )
+
+    __gt__ = __ge__ = __lt__
+
     def __repr__(self):
         low, high = self.reachable_range()
         return f"CostTable({self.name!r}, {low:g} to {high:g} {self.unit})"

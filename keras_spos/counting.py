@@ -12,6 +12,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.costs import Block, CostTable
+from keras_spos.graph import nodes
 from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.signatures import signature
@@ -75,7 +76,7 @@ def count_params(model):
 def _table(net, counter, name, unit):
     index = {d.name: i for i, d in enumerate(net.space.decisions)}
     searchable, others = [], []
-    for node in _nodes(net):
+    for node in nodes(net):
         chosen = isinstance(node.operation, SearchableLayer)
         (searchable if chosen else others).append(node)
     fixed = set()
@@ -101,7 +102,7 @@ def _table(net, counter, name, unit):
         for choices in np.ndindex(sizes):
             seen = brought.setdefault((decisions, choices), set(fixed))
             costs[choices] = _count_layer(
-                layer.plain(choices), node.input_tensors, counter, seen
+                layer.picked(choices), node.input_tensors, counter, seen
             )
             for weights in seen - fixed:
                 owner = owners.setdefault(weights, (layer, decisions))
@@ -118,13 +119,7 @@ def _table(net, counter, name, unit):
 
 def _count(model, counter):
     seen = set()
-    return sum(_count_node(node, counter, seen) for node in _nodes(model))
-
-
-def _nodes(model):
-    model = getattr(model, "_functional", None) or model
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
+    return sum(_count_node(node, counter, seen) for node in nodes(model))
 
 
 def _count_node(node, counter, seen):
@@ -135,7 +130,7 @@ def _count_node(node, counter, seen):
 def _count_layer(layer, inputs, counter, seen, output=None):
     """Counts one application of a layer, going into models."""
     if isinstance(layer, keras.Sequential) or hasattr(layer, "_nodes_by_depth"):
-        return sum(_count_node(node, counter, seen) for node in _nodes(layer))
+        return sum(_count_node(node, counter, seen) for node in nodes(layer))
     if output is None:
         output = layer.compute_output_spec(inputs[0] if len(inputs) == 1 else inputs)
     return counter(layer, inputs, output, seen)

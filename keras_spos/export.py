@@ -16,8 +16,9 @@ import warnings
 
 import keras
 
+from keras_spos.graph import functional
 from keras_spos.layers.searchable import SearchableLayer
-from keras_spos.onnx_compare import compare, graph_of, in_float32
+from keras_spos.onnx_compare import compare, in_float32
 from keras_spos.onnx_functions import UnsupportedLayerError
 
 _OLDEST_OPSET = 13  # Older ones have other arguments for several operators.
@@ -143,7 +144,7 @@ def _check(model, batch_size, opset):
             "A supernet switches between paths, which no ONNX runtime can: extract a "
             f"subnet first, to_onnx(net.extract(path), ...). Received: {model.name!r}."
         )
-    if not model.built or not hasattr(graph_of(model), "_inputs_struct"):
+    if not model.built or not hasattr(functional(model), "_inputs_struct"):
         raise ValueError(
             "Expected a Functional model, or a Sequential one that has been called on "
             f"a batch. Received: {model.name!r}, a {type(model).__name__}."
@@ -193,7 +194,7 @@ def _trace(model, path, batch_size, opset):
         lambda t: keras.InputSpec(
             shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
         ),
-        graph_of(model)._inputs_struct,
+        functional(model)._inputs_struct,
     )
     with warnings.catch_warnings():
         # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.

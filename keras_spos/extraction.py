@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_spos.graph import functional, nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.numpy_initializers import numpy_initializers
 
@@ -108,27 +109,21 @@ class _Builder:
     def graph(self, model, inputs, prefix):
         """Applies a Functional model's graph to symbolic inputs, a flat list."""
         tensors = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                args, kwargs = node.arguments.fill_in(tensors)
-                outputs = self.apply(node.operation, args, kwargs, prefix)
-                for old, new in zip(
-                    node.outputs, keras.tree.flatten(outputs), strict=True
-                ):
-                    tensors[id(old)] = new
+        for node in nodes(model):
+            args, kwargs = node.arguments.fill_in(tensors)
+            outputs = self.apply(node.operation, args, kwargs, prefix)
+            for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                tensors[id(old)] = new
         return [tensors[id(t)] for t in model.outputs]
 
     def apply(self, operation, args, kwargs, prefix):
         """Applies a copy of one operation."""
         if isinstance(operation, SearchableLayer):
-            picked = tuple(self.choices[d.name] for d in operation.decisions)
-            self.views.update(operation.views(picked))
-            plain = operation.plain(picked)
-            return self.apply(plain, args, kwargs, f"{prefix}{operation.name}_")
-        if isinstance(operation, keras.Sequential):
-            operation = operation._functional
+            choices = tuple(self.choices[d.name] for d in operation.decisions)
+            self.views.update(operation.views(choices))
+            layer = operation.picked(choices)
+            return self.apply(layer, args, kwargs, f"{prefix}{operation.name}_")
+        operation = functional(operation)
         if hasattr(operation, "_nodes_by_depth"):
             outputs = self.graph(operation, keras.tree.flatten(args), prefix)
             return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)

@@ -171,7 +171,7 @@ def _write_tflite(model, images, path, tuning):
                 "the largest output. No file was written."
             )
         if tuning is not None:
-            copy = _tuned(copy, images, *tuning)
+            copy = _tuned(copy, *tuning)
         converter = tf.lite.TFLiteConverter.from_keras_model(copy)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if tuning is None:
@@ -183,7 +183,7 @@ def _write_tflite(model, images, path, tuning):
     return difference
 
 
-def _tuned(copy, images, x, y, epochs, batch_size, learning_rate):
+def _tuned(copy, x, y, epochs, batch_size, learning_rate):
     """Quantization-aware training of a tf_keras model."""
     import tf_keras
 

@@ -6,7 +6,7 @@ a file name.
 
 import numpy as np
 
-from keras_spos.plots import _COLORS, _GREY, _finish, _style
+from keras_spos.plot_style import COLORS, GREY, finish, style
 
 
 def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):
@@ -27,7 +27,7 @@ def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):
     figure, axes = _panels(len(panels), (2.6 * len(panels) + 0.6, 3.2))
     for one, (title, panel) in zip(axes, panels.items(), strict=True):
         for name, values in panel.items():
-            color = _COLORS[names.index(name)]
+            color = COLORS[names.index(name)]
             options = {"bins": edges, "color": color}
             one.hist(values, histtype="stepfilled", alpha=0.3, label=name, **options)
             one.hist(values, histtype="step", linewidth=1.6, **options)
@@ -47,7 +47,7 @@ def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):
         ncols=len(handles),
         frameon=False,
     )
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_shadow_parameters(parts, expected=None, path=None):
@@ -65,25 +65,23 @@ def plot_shadow_parameters(parts, expected=None, path=None):
     for column, (name, (one, two)) in enumerate(parts.items()):
         top, bottom = axes[0][column], axes[1][column]
         order = np.argsort(two)
-        top.plot(
-            np.asarray(one)[order], color=_COLORS[0], label="one path", linewidth=1
-        )
-        top.plot(np.asarray(two)[order], color=_COLORS[1], label="two paths")
+        top.plot(np.asarray(one)[order], color=COLORS[0], label="one path", linewidth=1)
+        top.plot(np.asarray(two)[order], color=COLORS[1], label="two paths")
         top.set_title(name, loc="left", fontweight="bold")
         top.set_xlabel("channel, sorted")
         ratio = one / two
         center = (expected or {}).get(name, float(np.median(ratio)))
         reach = max(1.0, abs(center))
         edges = np.linspace(center - reach, center + reach, 31)
-        bottom.hist(np.clip(ratio, edges[0], edges[-1]), bins=edges, color=_COLORS[2])
-        bottom.axvline(center, color=_GREY, linestyle=(0, (4, 2)), label="expected")
+        bottom.hist(np.clip(ratio, edges[0], edges[-1]), bins=edges, color=COLORS[2])
+        bottom.axvline(center, color=GREY, linestyle=(0, (4, 2)), label="expected")
         median = float(np.median(ratio))
         bottom.axvline(median, color="#3c4048", label="median")
         bottom.set_xlabel("one path / two paths")
     axes[0][0].legend(frameon=False, fontsize=8)
     axes[1][0].legend(frameon=False, fontsize=8)
     axes[1][0].set_ylabel("channels (beyond: at the ends)")
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def _panels(columns, size, rows=1):
@@ -93,5 +91,5 @@ def _panels(columns, size, rows=1):
     shared = {"sharex": True, "sharey": True} if rows == 1 else {}
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for one in axes.flat:
-        _style(one)
+        style(one)
     return figure, axes[0] if rows == 1 else axes

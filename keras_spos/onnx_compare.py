@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spos.graph import functional
+
 
 def compare(model, path, batch_size, seed, channels_first=()):
     """The largest difference between a file's and its model's outputs, and output."""
@@ -16,7 +18,7 @@ def compare(model, path, batch_size, seed, channels_first=()):
     differences, magnitudes = [], []
     for n in (1, 3) if batch_size is None else (batch_size,):
         arrays = [_random(generator, n, tensor) for tensor in model.inputs]
-        inputs = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, arrays)
+        inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, arrays)
         with _full_precision():
             expected = keras.tree.flatten(model(inputs, training=False))
         names = [tensor.name for tensor in session.get_inputs()]
@@ -68,11 +70,6 @@ def _random(generator, n, tensor):
     if keras.backend.is_int_dtype(tensor.dtype):
         return generator.integers(0, 256, shape).astype(tensor.dtype)
     return generator.standard_normal(shape).astype(tensor.dtype)
-
-
-def graph_of(model):
-    """A Sequential model keeps its graph in a model of its own."""
-    return getattr(model, "_functional", None) or model
 
 
 def in_float32(model):

@@ -21,6 +21,7 @@ import onnx
 from keras import ops
 from onnx import helper, numpy_helper
 
+from keras_spos.graph import functional, nodes
 from keras_spos.onnx_fold import fold
 from keras_spos.onnx_functions import UnsupportedLayerError
 from keras_spos.onnx_layers import WRITERS
@@ -121,14 +122,14 @@ def write(model, batch_size=None, opset=17, channels_first=()):
     Raises:
         UnsupportedLayerError: A layer, or an option of one, that it cannot write.
     """
-    functional = getattr(model, "_functional", None) or model
-    if not hasattr(functional, "_nodes_by_depth"):
+    model = functional(model)
+    if not hasattr(model, "_nodes_by_depth"):
         raise UnsupportedLayerError(
             f"Model {model.name!r} ({type(model).__name__}) has no graph of layers."
         )
     graph = Graph(opset)
     inputs = []
-    for tensor in functional.inputs:
+    for tensor in model.inputs:
         shape = (None, *tensor.shape[1:])
         if None in shape[1:]:
             raise UnsupportedLayerError(
@@ -136,12 +137,10 @@ def write(model, batch_size=None, opset=17, channels_first=()):
             )
         name = graph.unique(tensor.name)
         inputs.append(Value(name, shape, _layout(name, shape, channels_first)))
-    outputs = _write_graph(graph, functional, inputs)
-    named = _name_outputs(
-        graph, outputs, functional.output_names, inputs, channels_first
-    )
+    outputs = _write_graph(graph, model, inputs)
+    named = _name_outputs(graph, outputs, model.output_names, inputs, channels_first)
     fold(graph, [value.name for value in named])
-    return _assemble(graph, functional, inputs, named, batch_size)
+    return _assemble(graph, model, inputs, named, batch_size)
 
 
 def _layout(name, shape, channels_first):
@@ -154,20 +153,15 @@ def _layout(name, shape, channels_first):
 def _write_graph(graph, model, inputs):
     """Writes the layers of a (nested) model; returns its outputs as a flat list."""
     values = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            layer = node.operation
-            args, kwargs = node.arguments.fill_in(values)
-            if isinstance(layer, keras.Sequential):
-                layer = layer._functional
-            if hasattr(layer, "_nodes_by_depth") and not kwargs.get("training"):
-                results = _write_graph(graph, layer, keras.tree.flatten(args))
-            else:
-                results = _write_layer(graph, layer, args, kwargs, node)
-            for tensor, value in zip(node.outputs, results, strict=True):
-                values[id(tensor)] = value
+    for node in nodes(model):
+        layer = functional(node.operation)
+        args, kwargs = node.arguments.fill_in(values)
+        if hasattr(layer, "_nodes_by_depth") and not kwargs.get("training"):
+            results = _write_graph(graph, layer, keras.tree.flatten(args))
+        else:
+            results = _write_layer(graph, layer, args, kwargs, node)
+        for tensor, value in zip(node.outputs, results, strict=True):
+            values[id(tensor)] = value
     return [values[id(t)] for t in model.outputs]
 
 

@@ -69,14 +69,14 @@ class PathTrainer(Functional):
         Raises:
             FloatingPointError: The loss is not finite. No variable has been changed.
         """
-        self._build_head(data)
+        self.build_head(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        step = self._count_steps()
+        step = self.count_steps()
         active = self.draw(step)
         engine = self.get_engine()
         y_pred, penalty, tape = engine.forward(x, active, (self.seed, step))
         loss, logs, metrics, (y_gradient, penalty_gradient) = (
-            self._get_head().differentiate(x, y, y_pred, sample_weight, penalty)
+            self.get_head().differentiate(x, y, y_pred, sample_weight, penalty)
         )
         self._check_loss(loss, step, active)
         groups = engine.backward(tape, y_gradient, penalty_gradient)
@@ -84,17 +84,17 @@ class PathTrainer(Functional):
             engine.start_averages(self.optimizer)
         engine.apply(self.optimizer, groups)
         engine.commit(tape)
-        self._get_head().write(metrics)
+        self.get_head().write(metrics)
         self._iterations_seen = (self._iterations_token(), step + 1)
         return logs
 
     def test_step(self, data):
         """Evaluates the current path on one batch."""
-        self._build_head(data)
+        self.build_head(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         engine = self.get_engine()
         y_pred = engine.predict(x, self._running_path)
-        head = self._get_head()
+        head = self.get_head()
         penalty = self._running_penalty
         logs, metrics = head.evaluate(x, y, y_pred, sample_weight, penalty)
         head.write(metrics)
@@ -110,7 +110,8 @@ class PathTrainer(Functional):
         """Regularization losses; inside a step they come from the path's units."""
         return [] if self._head is not None and self._head.running else super().losses
 
-    def _get_head(self):
+    def get_head(self):
+        """This model's `LossHead`: its loss and metrics, compiled."""
         if self._head is None:
             self._head = LossHead(self, self.get_engine().runner)
         return self._head
@@ -141,7 +142,7 @@ class PathTrainer(Functional):
             changed = "The weights are those after that step: load a checkpoint."
             _check_finite(*last, changed)
 
-    def _count_steps(self):
+    def count_steps(self):
         """The optimizer's step count, without waiting for an accelerator."""
         token, count = self._iterations_seen
         if token is not None and token is self._iterations_token():
@@ -233,9 +234,9 @@ class PathTrainer(Functional):
             for _, _, data in iterator:
                 data_batch = data[0] if isinstance(data, (list, tuple)) else next(data)
                 break
-        self._build_head(data_batch)
+        self.build_head(data_batch)
 
-    def _build_head(self, data):
+    def build_head(self, data):
         """Builds loss, metrics and optimizer, from the shapes of a batch."""
         parts = (self._compile_loss, self._compile_metrics, self.optimizer)
         if all(part is None or part.built for part in parts):

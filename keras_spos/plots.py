@@ -12,19 +12,16 @@ Example:
 
 import numpy as np
 
-from keras_spos.search.result import front
-
-_COLORS = (
-    "#2f6db5",
-    "#e07b39",
-    "#3a9a6d",
-    "#b4528f",
-    "#8a7fc7",
-    "#c9a227",
-    "#5aa9c4",
-    "#8c6d5a",
+from keras_spos.plot_style import (
+    COLORS,
+    GREY,
+    engineering,
+    finish,
+    new_figure,
+    palette,
+    text_color,
 )
-_GREY = "#8a8f98"
+from keras_spos.search.result import front
 
 
 def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
@@ -42,9 +39,9 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
         A `Figure`: each candidate (dots), the best score so far (lines) and the mean of
         the top k so far (dashed).
     """
-    figure, axes = _figure((7.2, 4.6), title)
+    figure, axes = new_figure((7.2, 4.6), title)
     dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
-    colors = _colors(len(results))
+    colors = palette(len(results))
     for (name, result), color in zip(results.items(), colors, strict=True):
         scores, k = result.history.scores, len(result.topk)
         evaluations = np.arange(1, len(scores) + 1)
@@ -71,16 +68,16 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
             fontsize=9,
             bbox={"facecolor": "w", "edgecolor": "none", "alpha": 0.8, "pad": 2},
         )
-    axes.plot([], [], color=_GREY, linewidth=2.2, label="best so far")
-    axes.plot([], [], color=_GREY, **dashed, label=f"mean of the top {k}")
-    axes.scatter([], [], s=12, color=_GREY, label="candidate")
+    axes.plot([], [], color=GREY, linewidth=2.2, label="best so far")
+    axes.plot([], [], color=GREY, **dashed, label=f"mean of the top {k}")
+    axes.scatter([], [], s=12, color=GREY, label="candidate")
     axes.set_xlabel("evaluated architectures")
     axes.set_ylabel(ylabel)
     axes.set_xlim(left=0)
     # In one row if the names are short.
     ncols = 5 if _longest([*results, ""]) * len(results) <= 24 else 3
     figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_front(
@@ -100,9 +97,9 @@ def plot_front(
     Returns:
         A `Figure`.
     """
-    figure, axes = _figure((7.2, 4.4), title)
+    figure, axes = new_figure((7.2, 4.4), title)
     for (name, result), color in zip(
-        results.items(), _colors(len(results)), strict=True
+        results.items(), palette(len(results)), strict=True
     ):
         history = result.history
         if cost not in history.costs:
@@ -124,7 +121,7 @@ def plot_front(
             label=name,
         )
     if limit is not None:
-        axes.axvline(limit, color=_GREY, linestyle=(0, (4, 2)), linewidth=1.3)
+        axes.axvline(limit, color=GREY, linestyle=(0, (4, 2)), linewidth=1.3)
         axes.annotate(
             "limit",
             (limit, 0.02),
@@ -136,9 +133,9 @@ def plot_front(
         )
     axes.set_xlabel(cost if xlabel is None else xlabel)
     axes.set_ylabel(ylabel)
-    _engineering(axes)
+    engineering(axes)
     axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="w")
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, title=None):
@@ -156,7 +153,7 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
     Returns:
         A `Figure`; the area of each histogram is 1.
     """
-    figure, axes = _figure((7.2, 3.8), title)
+    figure, axes = new_figure((7.2, 3.8), title)
     markers = markers or {}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
     for value in list(markers.values())[:1]:
@@ -164,7 +161,7 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
         shift = value - edges[np.abs(edges - value).argmin()]
         width = edges[1] - edges[0]
         edges = np.concatenate([[edges[0] - width], edges, [edges[-1] + width]]) + shift
-    for (name, data), color in zip(values.items(), _colors(len(values)), strict=True):
+    for (name, data), color in zip(values.items(), palette(len(values)), strict=True):
         options = {"bins": edges, "density": True, "color": color}
         axes.hist(data, histtype="stepfilled", alpha=0.3, label=name, **options)
         axes.hist(data, histtype="step", linewidth=1.6, **options)
@@ -180,10 +177,10 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
     axes.set_xlabel(xlabel)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    _engineering(axes)
+    engineering(axes)
     if len(values) > 1:
         axes.legend(frameon=False)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_architecture(space, paths, path=None, title=None):
@@ -204,13 +201,13 @@ def plot_architecture(space, paths, path=None, title=None):
     paths = {name: space.path(one) for name, one in paths.items()}
     used = {label for one in paths.values() for label in space.describe(one).values()}
     labels = list(dict.fromkeys(o for d in space.decisions for o in d.options))
-    if len(labels) > len(_COLORS):
+    if len(labels) > len(COLORS):
         labels = [label for label in labels if label in used]
-    colors = dict(zip(labels, _colors(len(labels)), strict=True))
+    colors = dict(zip(labels, palette(len(labels)), strict=True))
     names = [decision.name for decision in space.decisions]
     width = 0.46 * len(names) + 0.09 * (_longest(paths) + _longest(labels)) + 0.8
     height = 0.46 * len(paths) + 0.085 * _longest(names) + (0.6 if title else 0.2)
-    figure, axes = _figure((width, max(height, 0.23 * len(labels) + 0.2)), title)
+    figure, axes = new_figure((width, max(height, 0.23 * len(labels) + 0.2)), title)
     for row, one in enumerate(paths.values()):
         for column, option in enumerate(one):
             color = colors[space.decisions[column].options[option]]
@@ -230,7 +227,7 @@ def plot_architecture(space, paths, path=None, title=None):
                 option,
                 ha="center",
                 va="center",
-                color=_text_color(color),
+                color=text_color(color),
                 fontsize=9,
                 fontweight="bold",
             )
@@ -246,7 +243,7 @@ def plot_architecture(space, paths, path=None, title=None):
     figure.legend(
         handles=handles, loc="outside right center", frameon=False, handlelength=1
     )
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None, positions=None):
@@ -263,9 +260,9 @@ def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None, position
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure, axes = _figure((7, 4.2), title)
+    figure, axes = new_figure((7, 4.2), title)
     for (name, (middle, low, high)), color in zip(
-        curves.items(), _colors(len(curves)), strict=True
+        curves.items(), palette(len(curves)), strict=True
     ):
         steps = positions or range(1, len(middle) + 1)
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
@@ -274,61 +271,8 @@ def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None, position
     axes.set_ylabel(y)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
-    if path:
-        figure.savefig(path, dpi=150)
-    return figure
+    return finish(figure, path)
 
 
 def _longest(texts):
     return max(map(len, texts))
-
-
-def _figure(size, title):
-    """A figure with one pair of axes in the common style."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    _style(axes)
-    if title:
-        axes.set_title(title, loc="left", fontweight="bold")
-    return figure, axes
-
-
-def _style(axes):
-    """The common style of axes."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#c3c7ce")
-    axes.tick_params(color="#c3c7ce", labelcolor="#3c4048")
-    axes.grid(True, color="#e9ebee", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _colors(n):
-    """`n` colours that can be told apart: named ones, or a colour map's if many."""
-    if n <= len(_COLORS):
-        return _COLORS[:n]
-    from matplotlib import colormaps
-
-    return [tuple(color) for color in colormaps["turbo"](np.linspace(0.06, 0.94, n))]
-
-
-def _text_color(color):
-    """Black or white, whichever reads better on the colour."""
-    from matplotlib.colors import to_rgb
-
-    return "white" if np.dot(to_rgb(color), (0.299, 0.587, 0.114)) < 0.62 else "black"
-
-
-def _engineering(axes):
-    """Writes large figures on the x axis as 330 M."""
-    from matplotlib.ticker import EngFormatter
-
-    if max(map(abs, axes.get_xlim())) >= 1e4:
-        axes.xaxis.set_major_formatter(EngFormatter())
-
-
-def _finish(figure, path):
-    if path is not None:
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-    return figure

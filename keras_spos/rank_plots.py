@@ -9,7 +9,7 @@ Example:
 
 import numpy as np
 
-from keras_spos.plots import _colors, _engineering, _figure, _finish
+from keras_spos.plot_style import COLORS, GREY, engineering, finish, new_figure, palette
 from keras_spos.ranking import kendall_tau
 
 
@@ -41,7 +41,7 @@ def plot_ranks(
         axes.remove()
     dots = None
     for axes, (name, values) in zip(grid.flat, scores.items(), strict=False):
-        colors = {"color": "#2f6db5"} if cost is None else {"c": cost}
+        colors = {"color": COLORS[0]} if cost is None else {"c": cost}
         dots = axes.scatter(
             _ranks(values),
             by_truth,
@@ -51,7 +51,7 @@ def plot_ranks(
             cmap="viridis",
             **colors,
         )
-        axes.plot([1, n], [1, n], color="#8a8f98", linewidth=0.8)
+        axes.plot([1, n], [1, n], color=GREY, linewidth=0.8)
         axes.set_title(f"{name}\ntau {kendall_tau(values, truth):.3f}", fontsize=10)
         axes.set_xlabel("rank by score")
         axes.set_xlim(n + 1, 0)
@@ -67,7 +67,7 @@ def plot_ranks(
             from matplotlib.ticker import EngFormatter
 
             bar.ax.yaxis.set_major_formatter(EngFormatter())
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def plot_search_curves(
@@ -86,10 +86,10 @@ def plot_search_curves(
     Returns:
         A `Figure`.
     """
-    figure, axes = _figure((6.4, 4.2), title)
+    figure, axes = new_figure((6.4, 4.2), title)
     lowest = np.inf
     for (name, (evaluations, values)), color in zip(
-        curves.items(), _colors(len(curves)), strict=True
+        curves.items(), palette(len(curves)), strict=True
     ):
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
         axes.fill_between(evaluations, low, high, color=color, alpha=0.15, linewidth=0)
@@ -102,9 +102,9 @@ def plot_search_curves(
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_xlim(left=0)
-    _engineering(axes)
+    engineering(axes)
     axes.legend(frameon=False)
-    return _finish(figure, path)
+    return finish(figure, path)
 
 
 def _ranks(values):

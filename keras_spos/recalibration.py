@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_spos.engine import Engine
 from keras_spos.engine.units import APPLIED_TWICE
+from keras_spos.graph import functional
 
 
 def recalibrate(model, images, batch_size=None):
@@ -31,8 +32,7 @@ def recalibrate(model, images, batch_size=None):
     images = images_of(images)
     if not len(images):
         raise ValueError("Recalibration needs training images. Received: none.")
-    functional = getattr(model, "_functional", None) or model
-    engine = Engine(functional)
+    engine = Engine(functional(model))
     first = engine.inputs[0]
     batches = [{first: engine.convert([x])[0]} for x in split(images, batch_size)]
     state = State(batches, [], {})

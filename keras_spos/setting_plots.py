@@ -7,7 +7,7 @@ Example:
 
 import numpy as np
 
-from keras_spos.plots import _figure, _finish, _text_color
+from keras_spos.plot_style import finish, new_figure, text_color
 
 
 def plot_settings(table, paths, path=None, title=None):
@@ -52,7 +52,7 @@ def plot_settings(table, paths, path=None, title=None):
         cell[0] * len(table.blocks) + margin,
         max(cell[1], 0.42) * len(rows) + 0.9 + (0.3 if title else 0),
     )
-    figure, axes = _figure(size, title)
+    figure, axes = new_figure(size, title)
     high = max(block.costs.max() for block in table.blocks)
     shades = colormaps["YlGnBu"](0.05 + 0.85 * costs / high)
     axes.imshow(shades, aspect="auto")
@@ -64,7 +64,7 @@ def plot_settings(table, paths, path=None, title=None):
             ha="center",
             va="center",
             fontsize=8,
-            color=_text_color(shades[row, column]),
+            color=text_color(shades[row, column]),
         )
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xticks(
@@ -76,4 +76,4 @@ def plot_settings(table, paths, path=None, title=None):
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    return _finish(figure, path)
+    return finish(figure, path)

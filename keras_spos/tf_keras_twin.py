@@ -11,6 +11,8 @@ from keras import layers
 from keras.src.ops import core
 from keras.src.ops import numpy as functions
 
+from keras_spos.graph import nodes
+
 # What a layer of either Keras is made of; names of layers and arguments are the same.
 _COMMON = {
     layers.Activation: ("activation",),
@@ -67,22 +69,19 @@ def twin(model):
     inputs = tf_keras.Input(symbolic.shape[1:], dtype=symbolic.dtype, name="image")
     tensors = {id(symbolic): inputs}
     made = {}
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            operation = node.operation
-            if type(operation) is core.Unstack:
-                _add_slices(node, tensors)
-                continue
-            if id(operation) not in made:
-                made[id(operation)] = _layer(operation, node)
-            values = [tensors[id(t)] for t in node.input_tensors]
-            new = made[id(operation)]
-            output = new(values if len(values) > 1 else values[0])
-            if getattr(operation, "weights", ()):
-                new.set_weights(operation.get_weights())
-            tensors[id(node.outputs[0])] = output
+    for node in nodes(model):
+        operation = node.operation
+        if type(operation) is core.Unstack:
+            _add_slices(node, tensors)
+            continue
+        if id(operation) not in made:
+            made[id(operation)] = _layer(operation, node)
+        values = [tensors[id(t)] for t in node.input_tensors]
+        new = made[id(operation)]
+        output = new(values if len(values) > 1 else values[0])
+        if getattr(operation, "weights", ()):
+            new.set_weights(operation.get_weights())
+        tensors[id(node.outputs[0])] = output
     return tf_keras.Model(inputs, [tensors[id(t)] for t in model.outputs])
 
 

@@ -87,6 +87,18 @@ class Output:
         self._count_minutes()
         return result
 
+    def write_table(self, table, note=""):
+        """Writes table.md, and prints it.
+
+        Args:
+            table: A Markdown table.
+            note: What there is to say below it.
+        """
+        text = f"{table}\n\n{note}" if note else table
+        with open(self.path("table.md"), "w") as file:
+            file.write(f"{text}\n")
+        print(text)
+
     def report(self, settings, result):
         """Writes report.json: the result and everything that made it."""
         self._count_minutes()

@@ -82,8 +82,8 @@ class Gated:
 
     def _step(self, x, y, gates, weights):
         net = self.net
-        net._build_head((x, y))
-        engine, head = net.get_engine(), net._get_head()
+        net.build_head((x, y))
+        engine, head = net.get_engine(), net.get_head()
         tape, records, outputs = self._forward(engine, x, gates)
         loss, _, _, (gradient, penalty) = head.differentiate(x, y, outputs, None, None)
         groups, slopes = self._backward(engine, records, gradient, penalty)
@@ -103,7 +103,7 @@ class Gated:
             ran = []
             for option, gate in chosen.items():
                 (unit,) = step.units_for(() if fixed else (option,))
-                state = engine._state(unit, (0, self.steps, position), tape.pending)
+                state = engine.state(unit, (0, self.steps, position), tape.pending)
                 results, state, _, record = engine.runner.forward(
                     unit, inputs, differentiable, state
                 )

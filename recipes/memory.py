@@ -3,8 +3,6 @@
 import os
 import resource
 
-import keras
-
 
 def start_peak():
     """Starts counting anew, where that can be; returns the bytes held now."""
@@ -35,6 +33,8 @@ def has_accelerator():
 
 def _device_bytes():
     """(held, peak) of the first accelerator, or None."""
+    import keras
+
     if keras.backend.backend() == "jax":
         import jax
 

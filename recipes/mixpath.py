@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import callbacks, data, search, spaces
-from recipes import spos
+from keras_spos import callbacks, search, spaces
+from recipes.experiment import BaseExperiment
 from recipes.progress import Progress
 
 
@@ -107,8 +107,8 @@ PRESETS = {
 }
 
 
-class Experiment(spos.Experiment):
-    """Data and supernets of one preset; scoring is as in the SPOS recipes.
+class Experiment(BaseExperiment):
+    """Data and supernets of one preset.
 
     Args:
         settings: The preset.
@@ -118,12 +118,6 @@ class Experiment(spos.Experiment):
 
     build = staticmethod(spaces.mixpath_s1)
     prefix = ""  # of a supernet's files, where a recipe has several spaces
-
-    def __init__(self, settings, output, args):
-        self.settings = settings
-        self.output = output
-        self.seed = args.seed
-        self.splits = spos.load(settings, args.data_dir)
 
     def new_supernet(self, max_paths, shadow=True):
         """An untrained supernet; equal arguments give equal weights."""
@@ -232,15 +226,12 @@ class Experiment(spos.Experiment):
 
     def test(self, model):
         """Top-1 and top-5 accuracy on the official test set."""
-        batches = data.evaluation(
-            self.splits.test, 500, mean=self.splits.mean, std=self.splits.std
-        )
         metrics = [
             keras.metrics.SparseCategoricalAccuracy(name="top1"),
             keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"),
         ]
         model.compile(loss=ks.SmoothedCrossentropy(0.0), metrics=metrics)
-        result = model.evaluate(batches, verbose=0, return_dict=True)
+        result = model.evaluate(self.test_data(), verbose=0, return_dict=True)
         return {"top1": float(result["top1"]), "top5": float(result["top5"])}
 
 

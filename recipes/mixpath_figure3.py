@@ -69,10 +69,8 @@ def main():
         "figure, on ImageNet, prints no numbers: shadow batch norms lead, One-Shot "
         "learns last."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), results)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _run(experiment, name):

@@ -66,9 +66,7 @@ def main():
         "get no gradient."
     )
     output.report(settings_dict(settings), summary)
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def parameters(norm):

@@ -51,10 +51,8 @@ def main():
         "standard deviation over the paths. The paper's Figure 6 prints no numbers: "
         "with shadow batch norms the accuracies are higher and closer together."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), results)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _scores(experiment, m, shadow):

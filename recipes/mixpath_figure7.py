@@ -47,10 +47,8 @@ def main():
     for name, result in results.items():
         result.history.to_csv(output.path(f"{name.replace(' ', '_').lower()}.csv"))
     table = markdown_table(["final hypervolume", "NSGA-II", "random search"], rows)
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n")
     output.report(settings_dict(settings), report)
-    print(table)
+    output.write_table(table)
 
 
 def _front(result):

@@ -55,13 +55,11 @@ def main():
         ],
     )
     note = f"Measured on {settings.dataset} with the {args.preset!r} preset."
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(
         settings_dict(settings),
         {"results": results, "front": [c.__dict__ for c in found.front]},
     )
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _carry_over(experiment, file):

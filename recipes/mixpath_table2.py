@@ -102,10 +102,8 @@ def main():
         "figures are ImageNet's. Differences from the published networks: "
         + "; ".join(f"{n}: {r['differences'] or 'none'}" for n, r in results.items())
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), results)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _found(experiment, name, m):

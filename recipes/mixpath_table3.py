@@ -127,10 +127,8 @@ def main():
         f"{settings.sampled_paths} paths, {SEEDS[args.preset]} seeds. Paths of one "
         "cell tie in the truth."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{text}\n\n{note}\n")
     output.report(settings_dict(settings), {"rows": rows, "runs": runs})
-    print(text, note, sep="\n\n")
+    output.write_table(text, note)
 
 
 def _run(experiment, seed, m, shadow):

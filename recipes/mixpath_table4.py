@@ -19,8 +19,8 @@ from recipes import mixpath
 from recipes.common import Output, markdown_table, parser_for, settings_dict
 
 IMAGES = 10
-# Mean and variance over the images, as printed in the paper's Table 4.
 KINDS = ("before the batch norm", "block output")
+# Mean and variance over the images, as printed in the paper's Table 4.
 PAPER = {"feature map": (0.9342, 6e-5), "Jacobian matrix": (0.9042, 1e-5)}
 
 
@@ -65,10 +65,8 @@ def main():
         "batch norm is part of the features. Of two unrelated paths of equal size it "
         "would be 0.71."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), report)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _pairs(paths):

@@ -74,7 +74,7 @@ def main():
     best = result.best
     output.say(f"found {net.space.describe(best.path)}")
 
-    legal = search.sample_legal(net.space, RANDOM_ARCHITECTURES, [limit], rng=2)
+    legal = search.sample_legal(net.space, RANDOM_ARCHITECTURES, [limit], seed=2)
     inherited = score(legal)
     subnet = net.extract(best.path, fresh=True)
     train(subnet, digits, preset["retrain_epochs"], output, "subnet")

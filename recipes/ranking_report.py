@@ -76,8 +76,6 @@ def finish(study, runs, rows, truth, flops, paper, note):
         ],
         [_cells(row, paper) for row in rows],
     )
-    with open(study.output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     truths = study.table.accuracy(truth)
     curves = {}
     for run in runs:
@@ -112,7 +110,7 @@ def finish(study, runs, rows, truth, flops, paper, note):
     study.output.report(
         settings_dict(study.settings), {"rows": rows, "runs": runs, "note": note}
     )
-    print(table, note, sep="\n\n")
+    study.output.write_table(table, note)
 
 
 def _cells(row, paper):

@@ -7,15 +7,15 @@ schedules; ``smoke`` only shows that everything runs.
 
 import bisect
 import dataclasses
-import functools
 
 import keras
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import callbacks, data, search, spaces
+from keras_spos import callbacks, search, spaces
 from keras_spos.spaces.shufflenet_v2 import BASELINE_SCALES
 from recipes.common import markdown_table
+from recipes.experiment import BaseExperiment
 from recipes.progress import Progress
 
 
@@ -50,7 +50,7 @@ class Settings:
     batch_size: int
     supernet_epochs: int
     retrain_epochs: int
-    figure1_epochs: int
+    figure1_epochs: int = 0
     train_per_class: int | None = None
     learning_rate: float = 0.5
     l2: float = 4e-5
@@ -123,7 +123,7 @@ PRESETS = {
 LIMIT_QUANTILE = 0.589
 
 
-class Experiment:
+class Experiment(BaseExperiment):
     """Data, supernet and evaluator of one preset.
 
     Args:
@@ -145,11 +145,8 @@ class Experiment:
         splits=None,
         name="",
     ):
-        self.settings = settings
-        self.output = output
-        self.seed = args.seed
+        super().__init__(settings, output, args, splits)
         self.name = name
-        self.splits = splits or load(settings, args.data_dir)
         keras.utils.set_random_seed(args.seed)
         self.net = build(**settings.space, l2=settings.l2, seed=args.seed)
         self.flops = ks.flops_table(self.net)
@@ -194,41 +191,6 @@ class Experiment:
             callbacks=[*extra, resume, Progress(name)],
         )
         return resume.history
-
-    def training_data(self):
-        """Augmented training batches."""
-        s = self.settings
-        return data.training(
-            self.splits.train,
-            s.batch_size,
-            seed=self.seed,
-            augment={"imagenet": "imagenet", "cifar10": "cifar", "digits": None}[
-                s.dataset
-            ],
-            mean=self.splits.mean,
-            std=self.splits.std,
-        )
-
-    def evaluator(self, net, **options):
-        """Scores paths: calibration on training images, validation on held-out ones."""
-        validation = _in_memory(self.splits.validation)
-        return ks.Evaluator(
-            net,
-            _in_memory(self.calibration()).images,
-            (validation.images, validation.labels),
-            preprocess=self.standardise,
-            **options,
-        )
-
-    def calibration(self):
-        """The fixed, class-balanced training images for batch norm statistics."""
-        return data.balanced_subset(
-            self.splits.train, n=self.settings.calibration_images, seed=self.seed
-        )
-
-    def standardise(self, images):
-        """Images as the model takes them."""
-        return data.standardise(images, self.splits.mean, self.splits.std)
 
     def evolve(self, score, limit=None, name="evolution"):
         """SPOS, Algorithm 1, under the preset's limit or another."""
@@ -327,10 +289,8 @@ class Experiment:
 
     def test_accuracy(self, model):
         """Top-1 accuracy on the official test set."""
-        batches = data.evaluation(
-            self.splits.test, 500, mean=self.splits.mean, std=self.splits.std
-        )
-        return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+        result = model.evaluate(self.test_data(), verbose=0, return_dict=True)
+        return result["accuracy"]
 
 
 def _summary(name, results):
@@ -365,25 +325,3 @@ def comparison(rows, paper, settings, preset):
         "report.json); the paper's figures are ImageNet's."
     )
     return f"{table}\n\n{note}"
-
-
-def _in_memory(images):
-    return images if isinstance(images, data.ArrayData) else data.in_memory(images)
-
-
-def load(settings, data_dir):
-    """The splits of a preset's data set."""
-    source = {
-        "imagenet": functools.partial(data.imagenet, data_dir),
-        "cifar10": functools.partial(data.cifar10, data_dir),
-        "digits": functools.partial(data.digits, settings.space["input_shape"][0]),
-    }[settings.dataset]
-    splits = source(validation_per_class=settings.validation_per_class)
-    if settings.train_per_class:
-        splits = dataclasses.replace(
-            splits,
-            train=data.balanced_subset(
-                splits.train, per_class=settings.train_per_class
-            ),
-        )
-    return splits

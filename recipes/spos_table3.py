@@ -52,8 +52,6 @@ def main():
     networks["SPS + evolution (ours)"] = [experiment.fresh(evolved.best.path)]
     rows = experiment.retrain_all(networks)
     table = spos.comparison(rows, PAPER, settings, args.preset)
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n")
     output.report(
         settings_dict(settings),
         {
@@ -65,7 +63,7 @@ def main():
             "supernet_history": history,
         },
     )
-    print(table)
+    output.write_table(table)
     _draw(output, net.space, {"evolution": evolved, "random search": sampled})
 
 

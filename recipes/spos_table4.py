@@ -156,8 +156,6 @@ class _Recipe:
 
         output, args = self.output, self.args
         table = spos.comparison(rows, PAPER, self.settings, args.preset)
-        with open(output.path("table.md"), "w") as file:
-            file.write(f"{table}\n")
         plots.plot_history(results, path=output.path("search.png"))
         plots.plot_architecture(space, paths, path=output.path("widths.png"))
         output.report(
@@ -170,7 +168,7 @@ class _Recipe:
                 "supernet_histories": self.histories,
             },
         )
-        print(table)
+        output.write_table(table)
 
 
 def _joined(options, widths):

@@ -36,7 +36,6 @@ PRESETS = {
         batch_size=64,
         supernet_epochs=12,
         retrain_epochs=4,
-        figure1_epochs=1,
         learning_rate=0.05,
         calibration_images=500,
         population=10,
@@ -55,7 +54,6 @@ PRESETS = {
         batch_size=64,
         supernet_epochs=1,
         retrain_epochs=1,
-        figure1_epochs=1,
         learning_rate=0.05,
         calibration_images=50,
         population=2,
@@ -73,7 +71,6 @@ PRESETS = {
         batch_size=1024,
         supernet_epochs=120,
         retrain_epochs=240,
-        figure1_epochs=120,
     ),
 }
 
@@ -124,8 +121,6 @@ def main():
         f"{latency.metadata['engine_version']}, {latency.metadata['device']}; the "
         "paper's figures are ImageNet's, on a Titan Xp."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(
         settings_dict(settings),
         {
@@ -136,7 +131,7 @@ def main():
             "supernet_history": history,
         },
     )
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 def _baseline(experiment, name, engine):

@@ -78,7 +78,6 @@ PRESETS = {
         float_epochs=8,
         supernet_epochs=8,
         retrain_epochs=2,
-        figure1_epochs=0,
         learning_rate=0.1,
         tuning_rate=0.05,
         label_smoothing=0.0,
@@ -103,7 +102,6 @@ PRESETS = {
         float_epochs=1,
         supernet_epochs=1,
         retrain_epochs=1,
-        figure1_epochs=0,
         learning_rate=0.05,
         calibration_images=100,
         population=4,
@@ -119,7 +117,6 @@ PRESETS = {
         batch_size=1024,
         supernet_epochs=120,
         retrain_epochs=240,
-        figure1_epochs=0,
     ),
 }
 
@@ -259,8 +256,6 @@ def _report(output, args, settings, bitops, rows, results, histories):
         f"Measured on {settings.dataset} with the {args.preset!r} preset (see "
         f"report.json); the paper's figures are ImageNet's, of ResNet-{args.depth}."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     space = bitops.space
     named = {f"under {name}": result for name, result in results.items()}
     plots.plot_history(named, path=output.path("search.png"))
@@ -275,7 +270,7 @@ def _report(output, args, settings, bitops, rows, results, histories):
             "histories": histories,
         },
     )
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import time
 import keras
 
 import keras_spos as ks
-from keras_spos import spaces
+from keras_spos import data, spaces
 from recipes import spos
 from recipes.common import Output, markdown_table, parser_for, settings_dict
 from recipes.differentiable import FBNet, ProxylessNAS, SinglePath
+from recipes.experiment import load
 from recipes.memory import has_accelerator, peak_bytes, start_peak
 
 METHODS = {"single path": SinglePath, "ProxylessNAS": ProxylessNAS, "FBNet": FBNet}
@@ -65,7 +66,6 @@ PRESETS = {
         batch_size=128,
         supernet_epochs=0,
         retrain_epochs=0,
-        figure1_epochs=0,
         learning_rate=0.05,
         calibration_images=500,
         steps=20,
@@ -86,7 +86,6 @@ PRESETS = {
         batch_size=32,
         supernet_epochs=0,
         retrain_epochs=0,
-        figure1_epochs=0,
         learning_rate=0.05,
         calibration_images=20,
         steps=5,
@@ -99,7 +98,6 @@ PRESETS = {
         batch_size=256,
         supernet_epochs=0,
         retrain_epochs=0,
-        figure1_epochs=0,
     ),
 }
 
@@ -145,10 +143,8 @@ def main():
         "supernet was built. "
         "The paper's figures are for ImageNet on 8 GPUs."
     )
-    with open(output.path("table.md"), "w") as file:
-        file.write(f"{table}\n\n{note}\n")
     output.report(settings_dict(settings), results)
-    print(table, note, sep="\n\n")
+    output.write_table(table, note)
 
 
 _EVALUATIONS = 1000
@@ -186,9 +182,9 @@ def _in_a_process(method, args):
 
 def _run(method, settings, args):
     """Trains by one method and returns memory and times."""
-    splits = spos.load(settings, args.data_dir)
+    splits = load(settings, args.data_dir)
     images, labels = _batch(splits.train, settings.batch_size)
-    images = spos.data.standardise(images, splits.mean, splits.std)
+    images = data.standardise(images, splits.mean, splits.std)
     before = start_peak()
     keras.utils.set_random_seed(args.seed)
     net = spaces.shufflenet_v2(**settings.space, seed=args.seed)
@@ -227,7 +223,7 @@ def _search_seconds(net, splits, settings):
         net,
         calibration,
         held_out,
-        preprocess=lambda x: spos.data.standardise(x, splits.mean, splits.std),
+        preprocess=lambda x: data.standardise(x, splits.mean, splits.std),
     )
     paths = net.space.sample(2 * settings.scored, seed=1)
     score(paths[: settings.scored])  # Compiles what it needs.
@@ -237,9 +233,9 @@ def _search_seconds(net, splits, settings):
 
 
 def _batch(images, count):
-    held = images if isinstance(images, spos.data.ArrayData) else None
-    held = held or spos.data.in_memory(
-        spos.data.balanced_subset(images, n=count) if count else images
+    held = images if isinstance(images, data.ArrayData) else None
+    held = held or data.in_memory(
+        data.balanced_subset(images, n=count) if count else images
     )
     return held.images[:count], held.labels[:count]
 

@@ -1,6 +1,7 @@
 """A cost is a base plus a share of each block; a comparison makes a limit."""
 
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def test_limits():
         p != (1, 1) and p != (1, 2) for p in paths
     ]
     limit.check_feasible()
+
+
+@pytest.mark.parametrize("compare", [operator.lt, operator.gt, operator.ge])
+def test_a_limit_is_written_in_one_way(compare):
+    with pytest.raises(TypeError, match="written `table <= value`. .*'latency'"):
+        compare(table(), 120)
+    # The same limit from the right.
+    assert (120 >= table()).value == 120
 
 
 def test_infeasible_limit_says_what_can_be_reached():

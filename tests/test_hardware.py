@@ -13,7 +13,7 @@ from hardware import engines
 from hardware.__main__ import main
 from hardware.check import check
 from hardware.compare import compare
-from hardware.fit import fit_additive, fit_correction
+from hardware.fit import fit_correction
 from hardware.manifest import read_manifest
 from hardware.measure import Settings, measure
 from hardware.statistics import agreement, kendall_tau, spread
@@ -271,6 +271,26 @@ def test_the_floor_does_not_see_who_else_was_there(tmp_path):
     result = measure({"a": "a"}, Shared(), tmp_path / "log", settings, verbose=False)
     assert result["a"]["latency_ms"] == 1.0
     assert result["a"]["median_ms"] == 1.5
+
+
+def fit_additive(sizes, paths, measured):
+    """Base and costs of each decision from whole networks alone, by least squares.
+
+    The lowest cost of each decision is 0; of an option that no path takes it is not a
+    number.
+    """
+    paths = np.asarray(paths)
+    columns = [np.eye(size)[paths[:, d]] for d, size in enumerate(sizes)]
+    matrix = np.hstack([np.ones((len(paths), 1)), *columns])
+    solution = np.linalg.lstsq(matrix, np.asarray(measured, float), rcond=None)[0]
+    base, rest = solution[0], np.split(solution[1:], np.cumsum(sizes)[:-1])
+    costs = []
+    for column, values in zip(columns, rest, strict=True):
+        values = np.where(column.any(axis=0), values, np.nan)
+        low = np.nanmin(values)
+        base += low
+        costs.append(values - low)
+    return float(base), costs
 
 
 def test_fitting_recovers_an_additive_table():

@@ -15,8 +15,10 @@ PARTS = [
     [
         "space",
         "data",
+        "graph",
         "losses",
         "numpy_initializers",
+        "plot_style",
         "quantizers",
         "ranking",
         "signatures",
@@ -37,8 +39,7 @@ PARTS = [
         "tf_keras_twin",
     ],
     ["int8"],
-    ["plots"],
-    ["mixpath_plots", "rank_plots", "setting_plots"],
+    ["mixpath_plots", "plots", "rank_plots", "setting_plots"],
 ]
 # What the library may not import at once; Keras itself imports some, where installed.
 HEAVY = [

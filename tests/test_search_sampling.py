@@ -98,7 +98,7 @@ def test_a_limit_that_only_shared_decisions_exclude():
 def test_draws_are_uniform(small, monkeypatch):
     monkeypatch.setattr(sampling, "_SMALL_SPACE", small)
     space = make_space(2, 3)
-    draws = [tuple(sample_legal(space, 1, rng=seed)[0]) for seed in range(1200)]
+    draws = [tuple(sample_legal(space, 1, seed=seed)[0]) for seed in range(1200)]
     counts = np.unique(draws, axis=0, return_counts=True)[1]
     assert len(counts) == 6
     assert np.all(abs(counts - 200) < 65)  # 5 standard deviations

@@ -35,6 +35,10 @@ class Engine:
         """
         raise NotImplementedError
 
+    def clocks(self):
+        """The device's clocks now, as a dict; None where they cannot be read."""
+        return None
+
 
 class Runner:
     """A context manager that times one file."""

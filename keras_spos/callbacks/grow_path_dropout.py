@@ -35,5 +35,5 @@ class GrowPathDropout(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the rate of the step to come."""
-        step = self.model._count_steps()
+        step = self.model.count_steps()
         self.model.sampler.rate = self.final_rate * min(1.0, step / self.steps)

@@ -1,6 +1,8 @@
 """Runs the units on a path: forward, backward, update."""
 
+import contextlib
 import importlib
+import itertools
 
 import keras
 import numpy as np
@@ -71,7 +73,7 @@ class Engine:
 
     def infer(self, unit, inputs, statistics=None):
         """Runs one unit in inference mode; `statistics` overrides variables by id."""
-        state = self._state(unit, None, statistics or {})
+        state = self.state(unit, None, statistics or {})
         return self.runner.infer(unit, inputs, state)
 
     def calibrate(self, unit, inputs):
@@ -83,7 +85,7 @@ class Engine:
             The outputs, and a dict from (id of moving mean, id of moving variance) to
             the mean and variance over `inputs`.
         """
-        state = self._state(unit, (0,), {})
+        state = self.state(unit, (0,), {})
         outputs, values = self.runner.calibrate(unit, inputs, state)
         ids = [(id(mean), id(variance)) for mean, variance, _ in unit.norms]
         pairs = zip(values[::2], values[1::2], strict=True)
@@ -127,7 +129,7 @@ class Engine:
             )
             results = []
             for unit in units:
-                state = self._state(unit, (*seed, position), tape.pending)
+                state = self.state(unit, (*seed, position), tape.pending)
                 outputs, state, penalty, record = runner.forward(
                     unit, values, differentiable, state, tape.penalize(unit)
                 )
@@ -241,8 +243,14 @@ class Engine:
             values = self.backend.mean_over_replicas(values)
         self.runner.write(variables, values)
 
-    def _state(self, unit, seed, overrides):
-        """A unit's non-trainable variables; values for seeds and overrides."""
+    def state(self, unit, seed, overrides):
+        """What a unit reads of its non-trainable variables.
+
+        Args:
+            unit: The unit.
+            seed: Integers that random layers draw from; None for the variables' seeds.
+            overrides: Values to take instead of the variables', a dict by id.
+        """
         if not unit.non_trainable:
             return []
         if not overrides and not any(unit.is_seed):
@@ -325,34 +333,26 @@ def _is_separable(optimizer):
     )
 
 
-class _averages_of:  # noqa: N801 (used as a function)
+@contextlib.contextmanager
+def _averages_of(optimizer, variables):
     """Narrows an optimizer's moving averages of weights to some variables.
 
     Keras averages every variable it was built with, at every step; the average of a
     variable that is not on the path would move.
     """
-
-    def __init__(self, optimizer, variables):
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        self.optimizer = optimizer if optimizer.use_ema else None
-        self.wanted = {id(v) for v in variables}
-
-    def __enter__(self):
-        if self.optimizer is None:
-            return
-        o = self.optimizer
-        self.saved = o._trainable_variables, o._model_variables_moving_average
-        pairs = [
-            (v, a) for v, a in zip(*self.saved, strict=True) if id(v) in self.wanted
-        ]
-        self._set([v for v, _ in pairs], [a for _, a in pairs])
-
-    def __exit__(self, *_):
-        if self.optimizer is not None:
-            self._set(*self.saved)
-
-    def _set(self, variables, averages):
-        # Past the optimizer's `__setattr__`, which would track the averages again.
-        vars(self.optimizer).update(
-            _trainable_variables=variables, _model_variables_moving_average=averages
-        )
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    names = ("_trainable_variables", "_model_variables_moving_average")
+    # Past the optimizer's `__setattr__`, which would track the averages again.
+    attributes = vars(optimizer)
+    saved = {name: attributes[name] for name in names}
+    wanted = {id(v) for v in variables}
+    keep = [id(v) in wanted for v in optimizer._trainable_variables]
+    try:
+        for name in names:
+            attributes[name] = list(itertools.compress(saved[name], keep))
+        yield
+    finally:
+        attributes.update(saved)

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_spos.engine.lean import lean
+from keras_spos.graph import nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.signatures import signature
 
@@ -233,6 +234,8 @@ class Step:
         decisions: Indices into the path of the searchable layer's decisions.
         make_unit: Makes the unit of a layer: ``make_unit(layer, views)``.
         last_uses: Keys of tensors that no later step reads.
+        choices: The units of each joint choice that was asked for.
+        units: The units made so far, by the id of their layer.
     """
 
     inputs: tuple
@@ -262,10 +265,9 @@ class Step:
 
 def cut(model, space=None):
     """Cuts a Functional model into `Step`s in an order in which they can run."""
-    nodes = _ordered_nodes(model)
     indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
     runs = []
-    for node in nodes:
+    for node in nodes(model):
         fixed = not isinstance(node.operation, SearchableLayer)
         if fixed and runs and runs[-1][0]:
             runs[-1][1].append(node)
@@ -305,16 +307,6 @@ def _check_no_mask(run, written):
                     f"The output of {node.operation.name!r} carries a Keras mask, "
                     "which choice blocks do not hand on. Pass it as a tensor instead."
                 )
-
-
-def _ordered_nodes(model):
-    """The model's nodes, inputs aside, in an order in which they can run."""
-    return [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-        if not node.is_input
-    ]
 
 
 def _fixed_unit(run, read, written):

@@ -15,8 +15,8 @@ from keras_spos.weight_slice import whole
 class SearchableLayer(keras.layers.Layer):
     """Base of layers whose computation is picked by one or more integers.
 
-    Subclasses define `decisions`, `picked` and `plain`, and call `add_choice_weights`
-    at the end of `build`.
+    Subclasses define `decisions` and `picked`, and call `add_choice_weights` at the end
+    of `build`.
 
     The current choice is a weight, so it is saved with the model and a traced
     function sees it change. Training never reads it: the engine passes the sampled
@@ -34,10 +34,6 @@ class SearchableLayer(keras.layers.Layer):
     def picked(self, choices):
         """Returns the layer that `choices` (one integer per decision) runs."""
         raise NotImplementedError
-
-    def plain(self, choices):
-        """Returns the stock layer or model that `choices` stands for once extracted."""
-        return self.picked(choices)
 
     def stages(self, choices):
         """Returns what `choices` runs as stages, which are compiled one by one.

@@ -13,6 +13,7 @@ from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
 from pymoo.core.mating import Mating
 from pymoo.operators.selection.tournament import TournamentSelection
 
+from keras_spos.costs import Limit
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import (
     ArchitectureProblem,
@@ -28,7 +29,7 @@ from keras_spos.search.result import hypervolume
 def nsga2(
     space,
     score,
-    minimize=(),
+    minimize,
     limits=(),
     population=50,
     generations=20,
@@ -75,6 +76,12 @@ def nsga2(
     minimize = tuple(minimize)
     if not minimize:
         raise ValueError("nsga2 needs a table to minimize, such as minimize=[flops].")
+    for table in minimize:
+        if isinstance(table, Limit):
+            raise ValueError(
+                "minimize takes cost tables; a limit such as "
+                f"`{table.table.name} <= {table.value:g}` goes into limits=[...]."
+            )
     if min(population, generations, topk) < 1:
         raise ValueError(
             "population, generations and topk are at least 1. Received: "

@@ -23,7 +23,7 @@ _MIXING_SWEEPS = 4
 _ENUMERATION_STEPS = 20_000  # options that the enumeration may try (seconds)
 
 
-def sample_legal(space, n, limits=(), rng=0, exclude=frozenset()):
+def sample_legal(space, n, limits=(), seed=0, exclude=frozenset()):
     """Draws up to `n` different paths that meet every limit.
 
     Uniform over the legal paths when at least about one path in 1,000 is legal. Below
@@ -34,7 +34,7 @@ def sample_legal(space, n, limits=(), rng=0, exclude=frozenset()):
         space: The `SearchSpace`.
         n: Number of paths wanted.
         limits: `Limit`s, all of which hold for every returned path.
-        rng: A seed or a `numpy.random.Generator`.
+        seed: An integer or a `numpy.random.Generator`.
         exclude: Set of paths (tuples) that must not be returned.
 
     Returns:
@@ -47,7 +47,7 @@ def sample_legal(space, n, limits=(), rng=0, exclude=frozenset()):
     limits, exclude = tuple(limits), frozenset(exclude)
     for limit in limits:
         limit.check_feasible()
-    rng = np.random.default_rng(rng)
+    rng = np.random.default_rng(seed)
     found = {}  # a dict keeps the order, which a set does not
     n = min(n, space.size)
 

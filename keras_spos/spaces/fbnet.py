@@ -28,6 +28,7 @@ from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.inverted_residual import (
     MobileLayers,
     is_skippable,
+    labels_of,
     mobile_supernet,
 )
 
@@ -53,21 +54,16 @@ OPTIONS = {
     )
 }
 
-
-def _labels(text):
-    return tuple("skip" if word == "-" else word for word in text.split())
-
-
 NAMED = {
-    "fbnet_a": _labels(
+    "fbnet_a": labels_of(
         "-  k3_e3 k3_e1 - -  k5_e6 k3_e3 k5_e1 k3_e3  k5_e6 k5_e3 k5_e1_g2 k5_e6 "
         "k3_e6 k5_e1_g2 k5_e3 k3_e1_g2  k5_e6 k5_e6 k5_e3 k5_e6  k5_e6"
     ),
-    "fbnet_b": _labels(
+    "fbnet_b": labels_of(
         "k3_e1  k3_e6 k5_e1 k3_e1 k3_e1  k5_e6 k5_e3 k3_e6 k5_e6  k5_e6 k5_e6 - k5_e3 "
         "k5_e6 k3_e1 k5_e1 k5_e3  k5_e6 k5_e1 k5_e6 k5_e6  k3_e6"
     ),
-    "fbnet_c": _labels(
+    "fbnet_c": labels_of(
         "k3_e1  k3_e6 - k3_e1 k3_e1  k5_e6 k5_e3 k5_e6 k3_e6  k5_e6 k5_e3 k5_e6 k5_e6 "
         "k5_e6 k5_e6 k5_e6 k5_e3  k5_e6 k5_e6 k5_e6 k5_e6  k3_e6"
     ),

@@ -12,7 +12,14 @@ import keras
 from keras import layers
 
 from keras_spos.layers import ChoiceBlock
-from keras_spos.spaces.parts import coupled_l2, deal, padded, padding_of
+from keras_spos.spaces.parts import (
+    coupled_l2,
+    deal,
+    norm,
+    padded,
+    padding_of,
+    plain_convolution,
+)
 from keras_spos.supernet import Supernet
 
 
@@ -24,21 +31,14 @@ class MobileLayers:
     """
 
     def __init__(self, l2=0.0):
-        self.regularizer = coupled_l2(l2)
+        self.l2 = l2
 
     def convolution(self, x, channels, kernel_size, stride=1, groups=1):
         """Convolution and batch norm."""
-        x = layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            groups=groups,
-            use_bias=False,
-            kernel_initializer=_initializer(),
-            kernel_regularizer=self.regularizer,
-            padding=padding_of(stride),
+        x = plain_convolution(
+            channels, kernel_size, stride, self.l2, _initializer(), groups
         )(padded(x, kernel_size, stride))
-        return self._norm(x)
+        return norm(affine=False)(x)
 
     def depthwise(self, x, kernel_size, stride=1):
         """Depthwise convolution and batch norm."""
@@ -47,10 +47,10 @@ class MobileLayers:
             stride,
             use_bias=False,
             depthwise_initializer=_initializer(),
-            depthwise_regularizer=self.regularizer,
+            depthwise_regularizer=coupled_l2(self.l2),
             padding=padding_of(stride),
         )(padded(x, kernel_size, stride))
-        return self._norm(x)
+        return norm(affine=False)(x)
 
     def relu6(self, x):
         """The mobile networks' activation."""
@@ -93,10 +93,10 @@ class MobileLayers:
             x = layers.Add()([inputs, x])
         return keras.Model(inputs, x, name=name)
 
-    def _norm(self, x):
-        return layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, center=False, scale=False
-        )(x)
+
+def labels_of(text):
+    """The labels of a network's blocks, written one after another; "-" is a skip."""
+    return tuple("skip" if word == "-" else word for word in text.split())
 
 
 def is_skippable(shape, channels, stride):
@@ -156,7 +156,7 @@ def mobile_supernet(
     outputs = layers.Dense(
         num_classes,
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
-        kernel_regularizer=build.regularizer,
+        kernel_regularizer=coupled_l2(build.l2),
         name="classifier",
     )(x)
     known = {

@@ -19,6 +19,7 @@ from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
     he_depthwise,
+    norm,
     plain_convolution,
 )
 from keras_spos.supernet import Supernet
@@ -145,5 +146,4 @@ class _Layers:
 
 
 def _norm_and_activation():
-    norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
-    return [norm, layers.ReLU(max_value=6)]
+    return [norm(), layers.ReLU(max_value=6)]

@@ -22,6 +22,7 @@ from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
     he_depthwise,
+    norm,
     plain_convolution,
 )
 from keras_spos.supernet import Supernet
@@ -91,10 +92,10 @@ def mixpath_s2(
     inputs = keras.Input(input_shape, name="image")
     x = layers.ZeroPadding2D(1)(inputs)
     x = build.kernel(stem_channels, 3, 2)(x)
-    x = y = layers.ReLU()(build.norm()(x))
+    x = y = layers.ReLU()(norm()(x))
     # The first block is the same in all networks: depthwise separable, 3x3.
-    y = layers.ReLU()(build.norm()(build.depthwise(3)(y)))
-    x = layers.Add()([x, build.norm()(build.kernel(stem_channels, 1)(y))])
+    y = layers.ReLU()(norm()(build.depthwise(3)(y)))
+    x = layers.Add()([x, norm()(build.kernel(stem_channels, 1)(y))])
     blocks, number = [], 0
     for repeat, first_stride, expansion, channels, se, *parts in skeleton:
         for position in range(repeat):
@@ -103,7 +104,7 @@ def mixpath_s2(
             mid = x.shape[-1] * expansion
             expand = [
                 build.pointwise(x.shape[1:], mid, parts[0]),
-                build.norm(),
+                norm(),
                 layers.Activation(activation),
             ]
             squeezed = int(x.shape[-1] * se)
@@ -120,7 +121,7 @@ def mixpath_s2(
             number += 1
             same = stride == 1 and x.shape[-1] == channels
             x = layers.Add()([x, y]) if same else y
-    x = layers.ReLU()(build.norm()(build.kernel(head_channels, 1)(x)))
+    x = layers.ReLU()(norm()(build.kernel(head_channels, 1)(x)))
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     outputs = layers.Dense(
@@ -157,7 +158,7 @@ def mixpath_s3(
 def _mixed(build, x, expand, project, stride, activation, name):
     """SBN_k(project(sum of k of act(BN(dw_i(expand(x))))))  (Algorithm 1)."""
     paths = [
-        [*build.path(size, stride), build.norm(), layers.Activation(activation)]
+        [*build.path(size, stride), norm(), layers.Activation(activation)]
         for size in build.kernel_sizes
     ]
     group = PathGroup(
@@ -190,7 +191,7 @@ def _grouped(build, x, expand, project, stride, activation, name, channel_groups
     x = layers.Activation(activation)(layers.Concatenate()(mixed))
     for layer in project:
         x = layer(x)
-    return build.norm()(x), blocks
+    return norm()(x), blocks
 
 
 class _Layers:
@@ -202,9 +203,6 @@ class _Layers:
         self.max_paths = max_paths
         self.shadow = shadow
         self.labels = [f"k{size}" for size in kernel_sizes]
-
-    def norm(self):
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
 
     def shadow_norm(self, name):
         return ShadowBatchNormalization(self.max_paths, self.shadow, name=f"{name}_sbn")

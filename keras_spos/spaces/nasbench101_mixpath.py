@@ -23,7 +23,7 @@ from keras import layers
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, even_padding, plain_convolution
+from keras_spos.spaces.parts import coupled_l2, even_padding, norm, plain_convolution
 from keras_spos.supernet import Supernet
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
@@ -154,8 +154,7 @@ class _Layers:
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
         kernel = plain_convolution(channels, kernel_size, stride, self.l2)
-        norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
-        return [*even_padding(kernel_size, stride), kernel, norm, layers.ReLU()]
+        return [*even_padding(kernel_size, stride), kernel, norm(), layers.ReLU()]
 
     def operation(self, operation, channels):
         if operation == "maxpool3x3":

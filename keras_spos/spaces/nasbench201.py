@@ -18,7 +18,7 @@ from keras import layers
 
 from keras_spos.layers import ChoiceBlock
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, padded, plain_convolution
+from keras_spos.spaces.parts import coupled_l2, norm, padded, plain_convolution
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -86,13 +86,13 @@ def nasbench201(
     options = tuple(o for o in OPTIONS if o not in REDUCTIONS[reduction])
     build = _Layers(l2)
     inputs = keras.Input(input_shape, name="image")
-    x = build.norm(build.convolution(inputs, channels, 3))
+    x = norm(affine=False)(build.convolution(inputs, channels, 3))
     for stage in range(3):
         if stage:
             x = build.residual(x, channels * 2**stage)
         for cell in range(cells):
             x = _cell(x, options, build, f"stage_{stage}_cell_{cell}")
-    x = layers.ReLU()(build.norm(x))
+    x = layers.ReLU()(norm(affine=False)(x))
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(
         num_classes,
@@ -167,14 +167,6 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def norm(self, x):
-        return self.norm_layer()(x)
-
-    def norm_layer(self):
-        return layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, center=False, scale=False
-        )
-
     def convolution_layer(self, channels, kernel_size, stride=1):
         return plain_convolution(channels, kernel_size, stride, self.l2, _initializer())
 
@@ -195,7 +187,7 @@ class _Layers:
         return [
             layers.ReLU(),
             self.convolution_layer(channels, kernel_size),
-            self.norm_layer(),
+            norm(affine=False),
         ]
 
     def residual(self, x, channels):
@@ -204,7 +196,7 @@ class _Layers:
         shortcut = self.convolution(shortcut, channels, 1)
         for stride in (2, 1):
             x = layers.ReLU()(x)
-            x = self.norm(self.convolution(x, channels, 3, stride))
+            x = norm(affine=False)(self.convolution(x, channels, 3, stride))
         return layers.Add()([shortcut, x])
 
 

@@ -15,7 +15,7 @@ from keras import layers
 
 from keras_spos.layers import ChoiceBlock
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, padded, padding_of
+from keras_spos.spaces.parts import coupled_l2, norm, padded, padding_of
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("identity", "mbconv_k3_e3", "mbconv_k5_e6")
@@ -90,11 +90,6 @@ class _Layers:
     def __init__(self, l2):
         self.l2 = l2
 
-    def norm(self, x):
-        return layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, center=False, scale=False
-        )(x)
-
     def convolution(self, x, channels, kernel_size, stride=1):
         x = layers.Conv2D(
             channels,
@@ -105,7 +100,7 @@ class _Layers:
             kernel_initializer="he_normal",
             kernel_regularizer=coupled_l2(self.l2),
         )(x)
-        return self.norm(x)
+        return norm(affine=False)(x)
 
     def depthwise(self, x, kernel_size, stride):
         x = padded(x, kernel_size, stride)
@@ -117,7 +112,7 @@ class _Layers:
             depthwise_initializer="he_normal",
             depthwise_regularizer=coupled_l2(self.l2),
         )(x)
-        return self.norm(x)
+        return norm(affine=False)(x)
 
     def option(self, option, shape, channels, stride):
         """One option of a block: a small graph."""

@@ -50,13 +50,28 @@ def deal(x, parts):
     return ops.unstack(x, axis=-1)
 
 
-def plain_convolution(channels, kernel_size, stride=1, l2=0.0, initializer="he_normal"):
+def norm(affine=True, name=None):
+    """A batch norm with PyTorch's default settings.
+
+    Args:
+        affine: Whether it has scale and offset.
+        name: The layer's name.
+    """
+    return layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name
+    )
+
+
+def plain_convolution(
+    channels, kernel_size, stride=1, l2=0.0, initializer="he_normal", groups=1
+):
     """A convolution without bias; with a stride, `even_padding` goes before it."""
     return layers.Conv2D(
         channels,
         kernel_size,
         stride,
         padding=padding_of(stride),
+        groups=groups,
         use_bias=False,
         kernel_initializer=initializer,
         kernel_regularizer=coupled_l2(l2),

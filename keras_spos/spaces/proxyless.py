@@ -25,6 +25,7 @@ from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.inverted_residual import (
     MobileLayers,
     is_skippable,
+    labels_of,
     mobile_supernet,
 )
 
@@ -37,18 +38,13 @@ BLOCKS = (4, 4, 4, 4, 4, 1)
 STRIDES = (2, 2, 2, 1, 2, 1)
 OPTIONS = {f"k{k}_e{e}": (k, e) for e in (3, 6) for k in (3, 5, 7)}
 
-
-def _labels(text):
-    return tuple("skip" if word == "-" else word for word in text.split())
-
-
 # The networks that the authors of ProxylessNAS released, as choices.
 NAMED = {
-    "proxyless_mobile": _labels(
+    "proxyless_mobile": labels_of(
         "k5_e3 k3_e3 - -  k7_e3 k3_e3 k5_e3 k5_e3  k7_e6 k5_e3 k5_e3 k5_e3 "
         "k5_e6 k5_e3 k5_e3 k5_e3  k7_e6 k7_e6 k7_e3 k7_e3  k7_e6"
     ),
-    "proxyless_gpu": _labels(
+    "proxyless_gpu": labels_of(
         "k5_e3 - - -  k7_e3 - - k3_e3  k7_e6 k5_e3 - -  k5_e6 - k3_e3 k5_e3 "
         "k7_e6 k7_e6 k7_e6 k5_e6  k7_e6"
     ),

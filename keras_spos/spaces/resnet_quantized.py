@@ -23,7 +23,7 @@ from keras import layers
 from keras_spos.layers import ElasticBlock, ElasticQuantizedConv2D
 from keras_spos.layers.quantized import ALPHA, check_pairs
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, padding_of
+from keras_spos.spaces.parts import coupled_l2, norm, padding_of
 from keras_spos.supernet import Supernet
 
 # (bit width of the weights, bit width of the activations), and bottleneck widths.
@@ -194,15 +194,12 @@ class _Layers:
             kernel_regularizer=coupled_l2(self.l2),
             name="stem_conv",
         )(x)
-        x = layers.ReLU(name="stem_relu")(self.norm(x, "stem_norm"))
+        x = layers.ReLU(name="stem_relu")(norm(name="stem_norm")(x))
         if kind == "imagenet":
             # Padding with zeros: after a ReLU nothing is below.
             x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
             x = layers.MaxPooling2D(3, 2, name="stem_pool")(x)
         return x
-
-    def norm(self, x, name):
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
     def convolution(self, x, widths, kernel_size, stride, name):
         if stride > 1 and kernel_size > 1:
@@ -234,11 +231,11 @@ class _Layers:
         inputs = keras.Input(shape)
         x = self.convolution(inputs, bottlenecks, 3, stride, "conv1")
         # In float, the ReLU; else PACT clips at 0 anyway.
-        x = layers.ReLU(name="relu1")(self.norm(x, "norm1"))
-        x = self.norm(self.convolution(x, outputs, 3, 1, "conv2"), "norm2")
+        x = layers.ReLU(name="relu1")(norm(name="norm1")(x))
+        x = norm(name="norm2")(self.convolution(x, outputs, 3, 1, "conv2"))
         shortcut = inputs
         if stride > 1 or shape[-1] != channels:
             shortcut = self.convolution(inputs, outputs, 1, stride, "downsample")
-            shortcut = self.norm(shortcut, "downsample_norm")
+            shortcut = norm(name="downsample_norm")(shortcut)
         x = layers.ReLU(name="relu2")(layers.Add(name="add")([x, shortcut]))
         return keras.Model(inputs, x, name=f"basic_{index}")

@@ -18,7 +18,14 @@ from keras import layers
 
 from keras_spos.layers import ChoiceBlock, ElasticBlock, SliceableConv2D
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, deal, padded, padding_of
+from keras_spos.spaces.parts import (
+    coupled_l2,
+    deal,
+    norm,
+    padded,
+    padding_of,
+    plain_convolution,
+)
 from keras_spos.supernet import Supernet
 
 OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
@@ -265,22 +272,15 @@ class _Layers:
         self.l2 = l2
 
     def norm(self, x):
-        return layers.BatchNormalization(
-            momentum=0.9, epsilon=1e-5, center=False, scale=False
-        )(x)
+        return norm(affine=False)(x)
 
     def convolution(self, x, channels, kernel_size, stride=1, stddev=None):
         # N(0, 1 / weight.shape[1]) in the authors' order: the input channels.
         stddev = stddev or 1.0 / x.shape[-1]
-        return layers.Conv2D(
-            channels,
-            kernel_size,
-            stride,
-            use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(0.0, stddev),
-            kernel_regularizer=coupled_l2(self.l2),
-            padding=padding_of(stride),
-        )(padded(x, kernel_size, stride))
+        initializer = keras.initializers.RandomNormal(0.0, stddev)
+        return plain_convolution(channels, kernel_size, stride, self.l2, initializer)(
+            padded(x, kernel_size, stride)
+        )
 
     def pointwise(self, x, inputs, outputs):
         """A 1x1 convolution; one number of channels for each width, if searched."""

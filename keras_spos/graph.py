@@ -1,0 +1,17 @@
+"""The graph of a Functional model: its nodes, each a call of a layer or operation.
+
+Example:
+    >>> [node.operation.name for node in nodes(model)]             # doctest: +SKIP
+"""
+
+
+def functional(model):
+    """The model that holds the graph: a Sequential model keeps it in one of its own."""
+    return getattr(model, "_functional", None) or model
+
+
+def nodes(model):
+    """Yields the nodes, inputs aside, in an order in which they can run."""
+    model = functional(model)
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
