@@ -105,7 +105,11 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
                 raise Killed
             return score(paths)
 
-    options = {"checkpoint": tmp_path / "new folder" / "s.npz", "chunk": 1, "verbose": False}
+    options = {
+        "checkpoint": tmp_path / "new folder" / "s.npz",
+        "chunk": 1,
+        "verbose": False,
+    }
     with pytest.raises(Killed):
         score_all(Kills(), paths, **options)
     np.testing.assert_array_equal(score_all(Kills(), paths, **options), expected)
