@@ -28,7 +28,6 @@ SAME_ON_EVERY_BACKEND = [
     "half",
     "hardware",
     "mixpath_plots",
-    "mixpath_recipes",
     "mixpath_spaces",
     "mobile_spaces",
     "multi_path_samplers",
