@@ -3,8 +3,10 @@
 `KERAS_BACKEND` chooses the backend; the same tests run on TensorFlow and on JAX.
 """
 
+import json
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if os.environ.get("KERAS_BACKEND") == "jax":
@@ -28,7 +30,6 @@ SAME_ON_EVERY_BACKEND = [
     "half",
     "hardware",
     "mixpath_plots",
-    "mixpath_recipes",
     "mixpath_spaces",
     "mobile_spaces",
     "multi_path_samplers",
@@ -43,6 +44,7 @@ SAME_ON_EVERY_BACKEND = [
     "search_benchmark",
     "setting_plots",
     "shufflenet_costs",
+    "spos_recipes",
     "tabular",
     "width_spaces",
 ]
@@ -56,6 +58,20 @@ def mixed_precision():
     before = keras.config.dtype_policy()
     yield keras.config.set_dtype_policy
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def smoke(tmp_path, monkeypatch):
+    """Runs a recipe's smoke preset; returns its folder and its report's result."""
+
+    def run(recipe, *words):
+        folder = tmp_path / recipe.__name__
+        words = ["--preset", "smoke", "--output-dir", str(folder), *words]
+        monkeypatch.setattr(sys, "argv", [recipe.__name__, *words])
+        recipe.main()
+        return folder, json.loads((folder / "report.json").read_text())["result"]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,15 @@ import io
 import sys
 import tarfile
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_spos import data
 
 pytest.importorskip("tensorflow")
 tfds = pytest.importorskip("tensorflow_datasets")
-Image = pytest.importorskip("PIL.Image")
 
 CLASSES = ["n01440764", "n01443537", "n01484850"]  # labels 0, 1, 2
 
@@ -174,7 +175,6 @@ def test_the_index_is_read_once(prepared, tmp_path, monkeypatch):
 
 
 def test_fit_on_the_stream(splits):
-    keras = pytest.importorskip("keras")
     train = data.training(splits.train, 4, augment="imagenet", size=8)
     validation = data.evaluation(splits.validation, 4, size=8, short_side=8)
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_spos import data
 
@@ -70,7 +71,6 @@ def test_npz_errors(tmp_path):
 
 
 def test_digits():
-    pytest.importorskip("sklearn")
     splits = data.digits()
     assert splits.train.images.shape == (1197, 32, 32, 3)
     assert np.bincount(splits.validation.labels).tolist() == [30] * 10
@@ -85,7 +85,6 @@ def test_digits():
 
 
 def test_digits_are_padded_in_the_middle():
-    pytest.importorskip("sklearn")
     images = data.digits(size=21).train.images
     assert images.shape[1:] == (21, 21, 3)
     assert not images[:, :2].any() and not images[:, 18:].any()
@@ -95,13 +94,12 @@ def test_digits_are_padded_in_the_middle():
 
 
 def write_images(root, classes, count, size=(10, 12)):
-    image = pytest.importorskip("PIL.Image")
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(count):
             ending = ("jpg", "PNG", "jpeg")[i % 3]
             pixels = np.full((*size, 3), 20 * label + i, np.uint8)
-            image.fromarray(pixels).save(root / name / f"{i}.{ending}")
+            Image.fromarray(pixels).save(root / name / f"{i}.{ending}")
         (root / name / "notes.txt").write_text("not an image")
 
 

@@ -2,14 +2,12 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from models import SHAPE, randomize
 
 from keras_spos import spaces, to_onnx
 from keras_spos.layers import PACT, QuantizedConv2D
-
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from hardware import engines
@@ -100,8 +102,6 @@ def test_equal_blocks_are_exported_once(blocks):
 
 def test_blocks_compute_the_network(blocks):
     """Chained in ONNX Runtime, the files take and give what their neighbours do."""
-    import onnxruntime
-
     folder, _ = blocks
     manifest = read_manifest(folder)
     keys = {f["label"]: manifest.path(f) for f in manifest.files.values()}
@@ -362,7 +362,12 @@ def test_corrections_do_not_pile_up(blocks, tmp_path):
         (("onnxruntime", "cuda"), "pip install onnxruntime-gpu"),
     ],
 )
-def test_a_missing_engine_says_what_to_install(arguments, message):
+def test_a_missing_engine_says_what_to_install(arguments, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    providers = ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.delattr(onnxruntime, "preload_dlls", raising=False)
     with pytest.raises(engines.EngineError, match=message):
         engines.open_engine(*arguments)
 

@@ -1,45 +1,48 @@
 """MixPath's recipes train, measure and report."""
 
-import json
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from recipes import mixpath_figure5, mixpath_table4
+import keras_spos as ks
+from recipes import mixpath_figure5, mixpath_table2, mixpath_table4
 
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Runs a recipe's smoke preset; returns its folder and its report's result."""
-
-    def run(recipe, *words):
-        folder = tmp_path / recipe.__name__
-        words = ["--preset", "smoke", "--output-dir", str(folder), *words]
-        monkeypatch.setattr(sys, "argv", [recipe.__name__, *words])
-        recipe.main()
-        return folder, json.loads((folder / "report.json").read_text())["result"]
-
-    return run
-
-
-@pytest.mark.skipif(
+not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax",
     reason="a minute of compiling; the steps are tested one by one",
 )
-def test_one_supernet_for_two_recipes(run, monkeypatch):
+
+
+@not_on_jax
+def test_one_supernet_for_two_recipes(smoke, monkeypatch):
     monkeypatch.setattr(mixpath_table4, "IMAGES", 1)
-    folder, ratios = run(mixpath_figure5)
+    folder, ratios = smoke(mixpath_figure5)
     assert (folder / "figure5.png").stat().st_size > 1000
     assert set(ratios["first block"]) == {"mean", "variance", "scale", "offset"}
     supernet = str(folder / "m2_sbn.keras")
-    _, similar = run(mixpath_table4, "--supernet", supernet)
+    _, similar = smoke(mixpath_table4, "--supernet", supernet)
     alike = similar["feature map, block output"]
     assert 0 < alike["mean"] <= 1
     # Two groups, one pair each.
     assert np.shape(alike["per_pair"]) == (2, 1) and similar["pairs"] == [[0, 1]]
+
+
+@not_on_jax
+def test_networks_found_are_as_reported(smoke):
+    folder, found = smoke(mixpath_table2)
+    assert list(found) == ["S2_m2", "S3_m2"]
+    for name, network in found.items():
+        model = keras.saving.load_model(folder / f"{name}.keras")
+        assert network["flops"] == ks.count_flops(model)
+        assert network["params"] == ks.count_params(model)
+        assert 0 <= network["top1"] <= network["top5"] <= 1
+        # m = 2: of each block at most two paths.
+        assert all(label.count("+") <= 1 for label in network["description"].values())
+        # The preset is a thousandth of the published networks.
+        assert "multiply-adds, M: expected 3" in network["differences"][0]
+    table = (folder / "table.md").read_text()
+    assert all(f"| {name} |" in table for name in ["MixPath-A, S3 (paper)", *found])
 
 
 def test_directional_derivatives():

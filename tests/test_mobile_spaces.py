@@ -8,14 +8,13 @@ import unittest.mock
 import keras
 import numpy as np
 import pytest
-from models import cross_entropy, randomize
+from models import cross_entropy, randomize, undrawn_weights
 
 from keras_spos import count_flops, count_params, spaces
 
 # In `keras_spos.spaces` these names are the functions.
 proxyless_space = importlib.import_module("keras_spos.spaces.proxyless")
 fbnet_space = importlib.import_module("keras_spos.spaces.fbnet")
-TENSORFLOW = keras.backend.backend() == "tensorflow"
 SMALL = {
     "proxyless": {
         "widths": (4, 4, (4, 6), 8),
@@ -32,23 +31,11 @@ SMALL = {
 
 @functools.cache
 def small(name):
-    with undrawn():
+    with undrawn_weights():
         net = getattr(spaces, name)((8, 8, 3), 4, stem_stride=1, **SMALL[name])
     return randomize(net)
 
 
-def undrawn():
-    """Inside, kernels are zeros: drawing them takes JAX a minute."""
-
-    def zeros(self, shape, dtype=None):
-        return keras.ops.convert_to_tensor(np.zeros(shape, dtype or "float32"))
-
-    return unittest.mock.patch.object(
-        keras.initializers.VarianceScaling, "__call__", zeros
-    )
-
-
-@pytest.mark.skipif(not TENSORFLOW, reason="counting is the same on every backend")
 @pytest.mark.parametrize(
     "name, flops, params",
     [
@@ -63,7 +50,7 @@ def test_published_networks(name, flops, params):
     # Only the named options: the whole space takes several times as long to build.
     module = fbnet_space if name.startswith("fbnet") else proxyless_space
     used = {k: v for k, v in module.OPTIONS.items() if k in module.NAMED[name]}
-    with undrawn(), unittest.mock.patch.object(module, "OPTIONS", used):
+    with undrawn_weights(), unittest.mock.patch.object(module, "OPTIONS", used):
         model = network(name)
     assert (count_flops(model), count_params(model)) == (flops, params)
 
@@ -96,13 +83,12 @@ def test_a_skip_is_offered_only_where_nothing_changes():
     assert small("fbnet").space.sizes.tolist() == [9, 8, 9]
 
 
-@pytest.mark.parametrize("name", SMALL if TENSORFLOW else ["fbnet"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_block_trains_and_is_extracted(name):
     net = small(name)
     net.compile("sgd", cross_entropy())
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
-    # On JAX every kind of block takes seconds to compile. Number 1 has groups in FBNet.
-    for option in (1, 5) if TENSORFLOW else (1,):
+    for option in (1, 5):  # Number 1 has groups in FBNet.
         path = [min(option, size - 1) for size in net.space.sizes]
         net.set_path(path)
         expected = keras.ops.convert_to_numpy(net.extract(path)(x))
@@ -110,7 +96,6 @@ def test_every_block_trains_and_is_extracted(name):
     assert np.isfinite(net.train_on_batch(x, np.array([0, 1])))
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="the graph is the same on every backend")
 def test_a_skip_passes_its_input_through():
     net = small("proxyless")
     assert net.space.sizes.tolist() == [7, 7, 6]

@@ -1,0 +1,25 @@
+"""Every recipe starts from its command line, and says what it takes."""
+
+import pathlib
+import runpy
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPES = [
+    path.stem
+    for path in sorted((ROOT / "recipes").glob("*.py"))
+    if "\ndef main(" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help(name, monkeypatch, capsys):
+    # Otherwise runpy warns of a module that another test has imported.
+    monkeypatch.delitem(sys.modules, f"recipes.{name}", raising=False)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_module(f"recipes.{name}", run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "smoke" in printed and "--resume" in printed

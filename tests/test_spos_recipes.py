@@ -1,0 +1,26 @@
+"""SPOS's recipes search, train and report."""
+
+from keras_spos.spaces.shufflenet_v2 import OPTIONS
+from recipes import spos_table4
+
+
+def test_table_4(smoke):
+    folder, result = smoke(spos_table4)
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == list(spos_table4.PAPER)
+    assert all(row["flops"] <= result["limit"] for row in rows.values())
+    # What a supernet's table says of a path is what the network trained alone takes.
+    for name, best in result["best"].items():
+        assert rows[name]["flops"] == best["costs"]["flops"]
+    # Widths were searched on "all choice_3", and on the blocks found first.
+    found = [OPTIONS[i] for i in result["best"]["block search"]["path"]]
+    for name, blocks in {
+        "choice_3 + channel search": ["choice_3"] * len(found),
+        "block search + channel search": found,
+    }.items():
+        description = result["descriptions"][name]
+        assert [description[f"block_{i}"] for i in range(len(found))] == blocks
+    table = (folder / "table.md").read_text()
+    assert all(f"| {name} |" in table for name in rows)
+    for picture in ("search.png", "widths.png"):
+        assert (folder / picture).stat().st_size > 1000
