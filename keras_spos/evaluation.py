@@ -19,8 +19,10 @@ from keras_spos.recalibration import (
     combine,
     images_of,
     one_to_one,
+    shuffled,
     split,
 )
+from keras_spos.scores import check_metric, describe_metric, score_of
 
 
 class Evaluator:
@@ -32,9 +34,10 @@ class Evaluator:
     supernet's weights change.
 
     The statistics are exact: mean and variance over all calibration images at once,
-    so that every layer sees the inputs it will see in inference. Images beyond
-    `calibration_batch_size` are taken in batches, whose statistics are combined to
-    the total mean and variance (variance between batches included).
+    so that every layer sees the inputs it will see in inference. Only if they do not
+    fit into `memory` (or `calibration_batch_size`) they are shuffled and taken in
+    batches, as in the authors' code; batches' statistics are combined to the total mean
+    and variance, but each layer sees inputs that were normalized by their own batch.
 
     Args:
         net: A `Supernet` of one input and one output.
@@ -42,8 +45,9 @@ class Evaluator:
             list of batches. The paper takes 20,000.
         validation: A pair (images, labels) of arrays, or a dataset of such batches.
         metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
-            "loss" the score is its negative. A tuple of these gives several scores from
-            one pass, ``[n, metrics]``.
+            "loss" the score is its negative. What "accuracy" means follows from labels
+            and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives
+            several scores from one pass, ``[n, metrics]``.
         batch_size: Images per batch of the validation set.
         calibration_batch_size: Images per batch of the calibration set. By default as
             many as there are, up to `memory`.
@@ -78,6 +82,11 @@ class Evaluator:
                 "set. (To score without it, pass recalibrate=False.)"
             )
         x, y = _images_and_labels(validation)
+        if len(x) != len(y):
+            raise ValueError(
+                "Expected a label for each validation image. Received: "
+                f"{len(x)} images, {len(y)} labels."
+            )
         if not len(x):
             raise ValueError("Scoring needs validation images. Received: none.")
         expected = tuple(net.inputs[0].shape[1:])
@@ -87,29 +96,26 @@ class Evaluator:
                     f"Expected {name} images of shape {expected}. "
                     f"Received: {array.shape[1:]}."
                 )
-        if net.loss is None and "loss" in (
-            metric if isinstance(metric, tuple) else (metric,)
-        ):
-            raise ValueError(
-                'metric="loss" is the loss of a compiled supernet. Received: one '
-                "without a loss. Call compile(loss=...) first, or pass a Keras metric."
-            )
         self.labels = y
         self.metric = metric
+        for one in self._metrics():
+            check_metric(one, net, y)
         self.recalibrate = recalibrate
         self.verbose = verbose
         self.preprocess = preprocess or (lambda images: images)
         self.cache = {}
-        self._weights = None
+        self._known = None
         per_image = _largest_bytes(net)
         total = per_image * (len(x) + (len(images) if recalibrate else 0))
         # A snapshot is kept for each choice that a later path changes.
         self._share = total * 4 <= memory
+        if batch_size < 1:
+            raise ValueError(f"Expected batch_size >= 1. Received: {batch_size}")
         self._validation = split(x, batch_size)
         self._calibration = []
         if recalibrate:
             fits = max(1, int(memory / 4 / per_image))
-            self._calibration = split(images, calibration_batch_size or fits)
+            self._calibration = shuffled(images, calibration_batch_size or fits)
 
     def __call__(self, paths):
         """Scores one path or many.
@@ -121,10 +127,10 @@ class Evaluator:
             A float array ``[n]``, or ``[n, metrics]``.
         """
         paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
-        weights = _fingerprint(self.net)
-        if weights != self._weights:
+        known = _fingerprint(self.net), self._described_metrics()
+        if known != self._known:
             self.cache.clear()
-            self._weights = weights
+            self._known = known
         missing = sorted({p for p in paths if p not in self.cache})
         show = tqdm(
             total=len(missing),
@@ -133,20 +139,26 @@ class Evaluator:
         )
         with show:
             for path, _, predictions in self._run(missing):
-                self.cache[path] = self._score(predictions)
+                self.cache[path] = self._score(path, predictions)
                 show.update()
         return np.array([self.cache[p] for p in paths])
 
     def identity(self):
         """What scores depend on: a text that changes with weights, images or metric."""
-        images = [*self._calibration, *self._validation, self.labels]
+        batches = [*self._calibration, *self._validation]
+        # That preprocessing is the same shows on a few images.
+        prepared = [ops.convert_to_numpy(self.preprocess(b[:4])) for b in batches[:1]]
         checksum = 0
-        for array in images:
-            checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+        for array in [*batches, self.labels, *prepared]:
+            checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
         return (
             f"{self.net.name}, weights {_fingerprint(self.net):08x}, images "
-            f"{checksum:08x}, metric {self.metric}, recalibrate {self.recalibrate}"
+            f"{checksum:08x}, metric {self._described_metrics()}, recalibrate "
+            f"{[len(b) for b in self._calibration] or False}"
         )
+
+    def _described_metrics(self):
+        return ", ".join(describe_metric(m, self.net) for m in self._metrics())
 
     def predict(self, path):
         """Outputs for the validation images on a path, with its own statistics."""
@@ -170,22 +182,20 @@ class Evaluator:
         ((_, statistics, _),) = self._run([path])
         return extract(self.net, self.net.space, path, overrides=statistics)
 
-    def _score(self, predictions):
-        several = isinstance(self.metric, tuple)
-        scores = [
-            self._score_by(metric, predictions)
-            for metric in (self.metric if several else (self.metric,))
-        ]
-        return scores if several else scores[0]
+    def _metrics(self):
+        return self.metric if isinstance(self.metric, tuple) else (self.metric,)
 
-    def _score_by(self, name, predictions):
-        metric = _metric(name, self.net, self.labels)
-        if name == "loss":
-            # A loss given by name is a function: a value for each example.
-            loss = ops.convert_to_numpy(metric(self.labels, predictions))
-            return -float(np.mean(loss))
-        metric.update_state(self.labels, predictions)
-        return float(ops.convert_to_numpy(metric.result()))
+    def _score(self, path, predictions):
+        if not np.all(np.isfinite(predictions)):
+            raise ValueError(
+                f"Expected finite outputs. Received: NaN or infinity on path {path}. "
+                "The supernet's weights or the images are not finite."
+            )
+        scores = [
+            score_of(metric, self.net, self.labels, predictions)
+            for metric in self._metrics()
+        ]
+        return scores if isinstance(self.metric, tuple) else scores[0]
 
     def _run(self, paths):
         """Yields (path, statistics, predictions) for each of some sorted paths."""
@@ -255,27 +265,6 @@ def _common_prefix(a, b):
     return len(a)
 
 
-def _metric(metric, net, labels):
-    sparse = labels.ndim == 1
-    if metric == "loss":
-        return net.loss if callable(net.loss) else keras.losses.get(net.loss)
-    if metric == "accuracy":
-        return (
-            keras.metrics.SparseCategoricalAccuracy()
-            if sparse
-            else keras.metrics.CategoricalAccuracy()
-        )
-    if metric == "top5":
-        return (
-            keras.metrics.SparseTopKCategoricalAccuracy(5)
-            if sparse
-            else keras.metrics.TopKCategoricalAccuracy(5)
-        )
-    metric = keras.metrics.get(metric)
-    metric.reset_state()
-    return metric
-
-
 def _largest_bytes(net):
     """Bytes per image of the largest tensor between layers."""
     shapes = [
@@ -296,7 +285,15 @@ def _compatible(shape, expected):
 def _images_and_labels(data):
     if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
         return np.asarray(data[0]), np.asarray(data[1])
-    pairs = [(np.asarray(b[0]), np.asarray(b[1])) for b in batches_of(data)]
+    pairs = []
+    for batch in batches_of(data):
+        paired = isinstance(batch, (tuple, list)) and len(batch) > 1
+        if not paired or not hasattr(batch[0], "shape"):
+            raise ValueError(
+                "Expected validation data as (images, labels), two arrays, or as a "
+                f"dataset of such batches. Received: a batch of {type(batch).__name__}."
+            )
+        pairs.append((np.asarray(batch[0]), np.asarray(batch[1])))
     if not pairs:
         return np.zeros((0,)), np.zeros((0,))
     return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))

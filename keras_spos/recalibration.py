@@ -1,7 +1,8 @@
 """Exact batch norm statistics: those of given images, layer by layer.
 
 Each layer sees the inputs it will see in inference, which one pass in training mode
-would not give it. Batches' statistics are combined to the total mean and variance.
+would not give it. Of several batches, statistics are combined to the total mean and
+variance; then it sees inputs that were normalized by their own batch.
 
 Example:
     >>> recalibrate(net.extract(path), images)  # doctest: +SKIP
@@ -23,7 +24,8 @@ def recalibrate(model, images, batch_size=None):
         model: A Functional or Sequential model of one input and one output, such as
             ``net.extract(path)``. Changed in place.
         images: Training images, an array ``[n, ...]``, or a dataset of batches.
-        batch_size: Images per batch; all at once by default. See `Evaluator`.
+        batch_size: Images per batch; all at once by default, which alone is exact. See
+            `Evaluator`.
 
     Returns:
         The model.
@@ -34,7 +36,7 @@ def recalibrate(model, images, batch_size=None):
         raise ValueError("Recalibration needs training images. Received: none.")
     engine = Engine(functional(model))
     first = engine.inputs[0]
-    batches = [{first: engine.convert([x])[0]} for x in split(images, batch_size)]
+    batches = [{first: engine.convert([x])[0]} for x in shuffled(images, batch_size)]
     state = State(batches, [], {})
     for step in engine.steps:
         state.advance(engine, step, (step.unit,))
@@ -128,6 +130,18 @@ def one_to_one(model):
             "Recalibration and scoring take models of one input and one output. "
             f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs."
         )
+
+
+def shuffled(images, size):
+    """Batches of images in a fixed random order; as they are if one batch suffices.
+
+    Calibration sets are often sorted by class, and a batch of few classes has
+    statistics of its own.
+    """
+    if not size or size >= len(images):
+        return [images]
+    order = np.random.default_rng(0).permutation(len(images))
+    return [images[part] for part in split(order, size)]
 
 
 def split(array, size):

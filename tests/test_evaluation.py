@@ -121,8 +121,72 @@ def test_a_loss_may_be_given_by_name():
     np.testing.assert_allclose(*scores, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "outputs, labels",
+    [
+        ((20, 4), (20,)),
+        ((20, 4), (20, 1)),
+        ((20, 1), (20,)),
+        ((20, 1), (20, 1)),
+        ((20, 3, 4), (20, 3)),
+        ((20, 3, 4), (20, 3, 1)),
+    ],
+)
+def test_accuracy_is_keras_accuracy(outputs, labels):
+    inputs = keras.Input(outputs[1:])
+    activation = "sigmoid" if outputs[-1] == 1 else None
+    dense = [keras.layers.Dense(outputs[-1], activation=activation) for _ in "ab"]
+    net = randomize(Supernet(inputs, ChoiceBlock(dense, "ab")(inputs)), scale=2)
+    net.compile(loss=lambda labels, outputs: outputs, metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=outputs).astype("float32")
+    y = rng.integers(0, 2, labels)
+    scores = Evaluator(net, None, (x, y), recalibrate=False)([(0,), (1,)])
+    for path, score in enumerate(scores):
+        net.set_path((path,))
+        expected = net.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+        assert score == pytest.approx(expected) and 0 < score < 1
+
+
+def test_identities_tell_what_scores_depend_on(net):
+    def score(**options):
+        return Evaluator(net, IMAGES, (X, Y), **options)
+
+    different = [
+        score(),
+        score(metric="top5"),
+        score(metric="loss"),
+        score(metric=keras.metrics.SparseTopKCategoricalAccuracy(2)),
+        score(metric=keras.metrics.SparseTopKCategoricalAccuracy(3)),
+        score(recalibrate=False),
+        score(calibration_batch_size=5),
+        score(preprocess=lambda x: 2 * x),
+    ]
+    assert len({s.identity() for s in different}) == len(different)
+    assert score(batch_size=3, memory=1e9).identity() == score().identity()
+
+
+def test_another_loss_is_another_score():
+    net = dense_net()
+    net.compile(loss="mse")
+    x, y = data(6, (3,))
+    one_hot = np.eye(CLASSES)[y]
+    score = Evaluator(net, None, (x, one_hot), metric="loss", recalibrate=False)
+    before = score((0, 0))
+    net.compile(loss="mae")
+    assert score((0, 0)) != before
+
+
+def test_outputs_that_are_not_finite():
+    net = dense_net()
+    score = Evaluator(net, None, data(6, (3,)), recalibrate=False)
+    net.get_layer("classifier").bias.assign([np.nan, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"NaN or infinity on path \(0, 1\)"):
+        score((0, 1))
+
+
 def test_what_cannot_be_scored_is_refused():
-    with pytest.raises(ValueError, match="loss of a compiled supernet. Received: one"):
+    with pytest.raises(ValueError, match="compiled supernet. Received: loss=None"):
         Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))
     a, b = keras.Input((3,)), keras.Input((3,))
     x = keras.layers.Add()([a, b])
@@ -195,6 +259,14 @@ def test_bad_data(net):
         Evaluator(net, wrong, (X, Y))
     with pytest.raises(ValueError, match=message.format("validation")):
         Evaluator(net, IMAGES, (wrong, np.zeros(4)))
+    with pytest.raises(ValueError, match="20 images, 1 labels"):
+        Evaluator(net, IMAGES, (X, Y[:1]))
+    with pytest.raises(ValueError, match=r"of one dimension less.*Received.*\(20, 3\)"):
+        Evaluator(net, IMAGES, (X, np.zeros((20, 3))))
+    with pytest.raises(ValueError, match="two arrays.*Received: a batch of ndarray"):
+        Evaluator(net, IMAGES, [X])
+    with pytest.raises(ValueError, match="acuracy"):
+        Evaluator(net, IMAGES, (X, Y), metric="acuracy")
     with pytest.raises(ValueError, match="needs validation images. Received: none"):
         Evaluator(net, IMAGES, (np.zeros((0, *SHAPE)), np.zeros(0)))
     with pytest.raises(ValueError, match="one choice per decision"):

@@ -21,6 +21,7 @@ PARTS = [
         "plot_style",
         "quantizers",
         "ranking",
+        "scores",
         "signatures",
         "weight_slice",
     ],

@@ -12,6 +12,7 @@ from keras import layers
 from models import SHAPE, data, randomize, small_net, values
 
 from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
+from keras_spos.recalibration import shuffled
 
 PATHS = [(0, 1, 2), (2, 2, 3), (3, 0, 0)]
 
@@ -97,7 +98,8 @@ def test_batches_are_combined_to_the_total(net, images):
     # Each layer sees inputs normalized by their own batch; means and variances are
     # combined with the variance between batches.
     path = PATHS[0]
-    parts = [images[i : i + 7] for i in range(0, len(images), 7)]
+    parts = shuffled(images, 7)
+    np.testing.assert_array_equal(*(np.sort(x, 0) for x in (np.vstack(parts), images)))
     assert [len(p) for p in parts] == [7, 7, 7, 3]
     own = [statistics(set_exact_statistics(net.extract(path), p)) for p in parts]
     expected = []
