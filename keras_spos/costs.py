@@ -54,6 +54,10 @@ class CostTable:
     def __init__(self, space, base, blocks, name="cost", unit="", metadata=None):
         self.space = space
         self.base = float(base)
+        if not np.isfinite(self.base):
+            raise ValueError(
+                f"Table {name!r} needs a finite base. Received: base={base}"
+            )
         self.name = name
         self.unit = unit
         self.metadata = dict(metadata or {})
@@ -165,7 +169,7 @@ class CostTable:
         try:
             with open(path) as file:
                 table = cls.from_dict(json.load(file))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not a complete cost table: {type(error).__name__}: {error}"
             ) from error

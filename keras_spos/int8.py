@@ -78,6 +78,8 @@ def to_int8(
     path = os.path.abspath(path)
     images = np.asarray(representative_data, "float32")
     _check(model, images, path, training)
+    if validation is not None:
+        validation = _checked_validation(model, *validation)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith(".onnx"):
         difference = None
@@ -89,7 +91,7 @@ def to_int8(
         difference = _write_tflite(model, images, path, tuning)
     before = after = None
     if validation is not None:
-        x, y = np.asarray(validation[0], "float32"), np.asarray(validation[1])
+        x, y = validation
         before = float(np.mean(model.predict(x, verbose=0).argmax(-1) == y))
         run = _run_onnx if path.endswith(".onnx") else _run_tflite
         after = float(np.mean(run(path, x).argmax(-1) == y))
@@ -129,6 +131,26 @@ def _check(model, images, path, training):
             f"Representative images have shape [n, {expected}]. "
             f"Received: {images.shape}"
         )
+    if not np.all(np.isfinite(images)):
+        raise ValueError("Expected finite representative images. Received: NaN or inf.")
+
+
+def _checked_validation(model, x, y):
+    """Images as the model takes them and one integer for each."""
+    x, y = np.asarray(x, "float32"), np.asarray(y)
+    if y.shape == (len(y), 1):
+        y = y[:, 0]
+    if model.outputs[0].shape[-1] < 2:
+        raise ValueError(
+            "Accuracy is that of the largest of several outputs. Received: outputs of "
+            f"shape {model.outputs[0].shape}. Pass no validation."
+        )
+    if x.shape[1:] != model.inputs[0].shape[1:] or y.shape != (len(x),) or not len(x):
+        raise ValueError(
+            f"Expected validation images of shape [n, {model.inputs[0].shape[1:]}] and "
+            f"n integer labels. Received: shapes {x.shape} and {y.shape}."
+        )
+    return x, y
 
 
 def _write_onnx(model, images, path):
@@ -147,13 +169,14 @@ def _write_onnx(model, images, path):
         (name,) = report.inputs
         quantization.quantize_static(
             floats,
-            path,
+            f"{path}.tmp",
             Reader(name),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+    os.replace(f"{path}.tmp", path)
 
 
 def _write_tflite(model, images, path, tuning):
@@ -178,8 +201,9 @@ def _write_tflite(model, images, path, tuning):
             converter.representative_dataset = lambda: ([x[None]] for x in images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         contents = converter.convert()
-    with open(path, "wb") as file:
+    with open(f"{path}.tmp", "wb") as file:
         file.write(contents)
+    os.replace(f"{path}.tmp", path)
     return difference
 
 

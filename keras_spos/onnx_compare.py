@@ -17,7 +17,7 @@ def compare(model, path, batch_size, seed, channels_first=()):
     generator = np.random.default_rng(seed)
     differences, magnitudes = [], []
     for n in (1, 3) if batch_size is None else (batch_size,):
-        arrays = [_random(generator, n, tensor) for tensor in model.inputs]
+        arrays = [_random(generator, n, tensor, model) for tensor in model.inputs]
         inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, arrays)
         with _full_precision():
             expected = keras.tree.flatten(model(inputs, training=False))
@@ -65,10 +65,17 @@ def _full_precision():
         config.enable_tensor_float_32_execution(before)
 
 
-def _random(generator, n, tensor):
+def _random(generator, n, tensor, model):
     shape = (n, *tensor.shape[1:])
-    if keras.backend.is_int_dtype(tensor.dtype):
-        return generator.integers(0, 256, shape).astype(tensor.dtype)
+    embeddings = [
+        layer.input_dim
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.Embedding)
+    ]
+    # Integers, whatever their type, may be words: of the smallest vocabulary.
+    if embeddings or keras.backend.is_int_dtype(tensor.dtype):
+        values = generator.integers(0, min([256, *embeddings]), shape)
+        return values.astype(tensor.dtype)
     return generator.standard_normal(shape).astype(tensor.dtype)
 
 

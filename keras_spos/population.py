@@ -10,6 +10,7 @@ Example:
 """
 
 import os
+import zipfile
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -52,7 +53,7 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     )
     with show:
         while len(scores) < len(unique):
-            new = score(unique[len(scores) : len(scores) + chunk])
+            new = _checked(score, unique[len(scores) : len(scores) + chunk])
             scores = np.concatenate([scores, new]) if len(scores) else np.array(new)
             _write(checkpoint, unique, identity, scores)
             show.update(len(new))
@@ -64,21 +65,47 @@ def _identity(score):
     return getattr(score, "identity", lambda: "")()
 
 
+def _checked(score, paths):
+    """Scores of paths: finite, and one row for each."""
+    scores = np.asarray(score(paths), dtype=np.float64)
+    if scores.ndim not in (1, 2) or len(scores) != len(paths):
+        raise ValueError(
+            f"Expected a score for each of {len(paths)} paths. Received: scores of "
+            f"shape {scores.shape}."
+        )
+    if not np.all(np.isfinite(scores)):
+        (bad, *_), *_ = np.argwhere(~np.isfinite(scores))
+        raise ValueError(
+            f"Expected finite scores. Received: {scores[bad]} for path "
+            f"{tuple(paths[bad].tolist())}."
+        )
+    return scores
+
+
 def _read(checkpoint, unique, identity):
     if checkpoint is None or not os.path.exists(checkpoint):
         return np.zeros(0)
-    with np.load(checkpoint, allow_pickle=False) as saved:
-        if not np.array_equal(saved["paths"], unique):
-            raise ValueError(
-                f"{checkpoint} holds scores of {len(saved['paths'])} other paths than "
-                f"these {len(unique)}. Use another file."
-            )
-        if str(saved["identity"]) != identity:
-            raise ValueError(
-                f"{checkpoint} was written for {saved['identity']}. Received: "
-                f"{identity}. Use another file."
-            )
-        return saved["scores"]
+    try:
+        # NumPy does not close the file that it cannot read.
+        with open(checkpoint, "rb") as file, np.load(file) as saved:
+            paths, written_for = saved["paths"], str(saved["identity"])
+            scores = saved["scores"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{checkpoint} is not a complete file of scores: it is truncated, or is "
+            "another kind of file. Restore it from a copy, or remove it to start again."
+        ) from error
+    if not np.array_equal(paths, unique):
+        raise ValueError(
+            f"{checkpoint} holds scores of {len(paths)} other paths than these "
+            f"{len(unique)}. Use another file."
+        )
+    if written_for != identity:
+        raise ValueError(
+            f"{checkpoint} was written for {written_for}. Received: {identity}. Use "
+            "another file."
+        )
+    return scores
 
 
 def _write(checkpoint, unique, identity, scores):

@@ -60,6 +60,11 @@ def tau_within(scores, truth, groups):
     """
     scores, truth = _columns(scores, truth)
     groups = np.asarray(groups)
+    if groups.shape != scores.shape:
+        raise ValueError(
+            f"Expected a group for each of {len(scores)} architectures. Received: "
+            f"shape {groups.shape}."
+        )
     difference, pairs_scores, pairs_truth = 0.0, 0.0, 0.0
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
@@ -98,6 +103,8 @@ def cost_bins(cost, bins=10):
     if bins < 1:
         raise ValueError(f"Expected bins >= 1. Received: bins={bins}")
     cost = np.asarray(cost, dtype=np.float64)
+    if not np.all(np.isfinite(cost)):
+        raise ValueError("Expected finite costs. Received: NaN or infinity.")
     edges = np.quantile(cost, np.arange(1, bins) / bins, method="lower")
     return np.searchsorted(edges, cost, side="left")
 

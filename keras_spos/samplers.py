@@ -96,13 +96,24 @@ class CostRangeSampler:
         bins = np.asarray(bins, dtype=float)
         if bins.ndim == 1:
             bins = np.stack([bins[:-1], bins[1:]], axis=1)
+        if bins.ndim != 2 or bins.shape[1] != 2:
+            raise ValueError(
+                "Expected pairs (low, high) or increasing edges [e0, e1, ...]. "
+                f"Received: bins of shape {bins.shape}."
+            )
         low, high = table.reachable_range()
-        outside = [tuple(b) for b in bins if b[1] < low or b[0] > high or b[0] > b[1]]
+        outside = [
+            tuple(b)
+            for b in bins
+            if not (low <= b[1] and b[0] <= high and b[0] <= b[1])
+        ]
         if outside or not len(bins):
             raise ValueError(
                 f"Each range must overlap what the space reaches in {table.name}, "
                 f"{low:g} to {high:g} {table.unit}. Received: {outside or bins}."
             )
+        if max_draws < 1:
+            raise ValueError(f"Expected max_draws >= 1. Received: {max_draws}")
         self.table = table
         self.bins = bins
         self.max_draws = max_draws

@@ -274,6 +274,14 @@ class Odd(layers.Conv2D):
         return 2 * super().call(inputs)
 
 
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_words_of_a_small_vocabulary(tmp_path):
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3)(inputs))
+    report = ks.to_onnx(keras.Model(inputs, x), tmp_path / "words.onnx")
+    assert report.max_abs_difference < 1e-6
+
+
 def test_what_cannot_be_written_is_named(tmp_path):
     x = inputs = keras.Input((4, 4, 2))
     cases = {

@@ -67,6 +67,28 @@ def test_onnx_post_training(trained, tmp_path):
     assert any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
 
 
+def test_labels_of_any_shape_and_a_file_that_is_whole(trained, tmp_path, monkeypatch):
+    x, y = colours(seed=1)
+    path = tmp_path / "net.onnx"
+    report = to_int8(trained, x[:9], path, validation=(x, y))
+    column = to_int8(trained, x[:9], path, validation=(x, y[:, None]))
+    assert column == report
+    before = path.read_bytes()
+    for wrong in (y[:1], np.eye(4)[y], y[:0]):
+        with pytest.raises(ValueError, match="n integer labels. Received: shapes"):
+            to_int8(trained, x[:9], path, validation=(x, wrong))
+
+    def fails(source, target, *_, **options):
+        with open(target, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", fails)
+    with pytest.raises(OSError, match="No space"):
+        to_int8(trained, x[:9], path)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("tuned", [False, True])
 def test_tflite(trained, tuned, tmp_path):
     pytest.importorskip("tf_keras")

@@ -118,6 +118,28 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
         score_all(score, paths, **options)
 
 
+@pytest.mark.parametrize(
+    "score, message",
+    [
+        (lambda paths: np.zeros(len(paths) + 1), r"each of 2 paths.*shape \(3,\)"),
+        (lambda paths: np.zeros(len(paths) - 1), r"each of 2 paths.*shape \(1,\)"),
+        (lambda paths: paths[:, 0] / 0.0, r"nan for path \(0, 0\)"),
+    ],
+)
+def test_scores_that_cannot_be_kept(score, message, tmp_path):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        score_all(score, [(1, 0), (0, 0), (1, 1)], chunk=2, verbose=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 truncated", b"{}"])
+def test_a_damaged_file_of_scores_is_refused_and_kept(content, tmp_path):
+    file = tmp_path / "scores.npz"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="scores.npz is not a complete file"):
+        score_all(len, [(0, 0)], checkpoint=file)
+    assert file.read_bytes() == content
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_tau_is_tracked_while_training(given):
     net = randomize(dense_net())

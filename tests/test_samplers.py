@@ -110,9 +110,13 @@ def test_the_nearest_of_so_many_draws_is_taken():
 
 
 def test_ranges_that_the_space_cannot_reach():
-    for bins in ([(80, 90)], [(0, 5)], [(30, 20)], []):
+    for bins in ([(80, 90)], [(0, 5)], [(30, 20)], [], [np.nan, 30]):
         with pytest.raises(ValueError, match=r"what the space reaches.*10 to 70"):
             CostRangeSampler(TABLE, bins)
+    with pytest.raises(ValueError, match="Expected pairs.*Received: bins of shape"):
+        CostRangeSampler(TABLE, 30)
+    with pytest.raises(ValueError, match="max_draws >= 1"):
+        CostRangeSampler(TABLE, [10, 20], max_draws=0)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1])

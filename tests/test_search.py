@@ -232,8 +232,15 @@ def test_errors_teach():
         evolve(make_space(2, 2), score, limits=[FLOPS <= 100])
     with pytest.raises(ValueError, match="crossover=30, mutation=30, population=50"):
         evolve(SPACE, score, crossover=30, mutation=30)
-    with pytest.raises(ValueError, match="at least 1"):
-        evolve(SPACE, score, population=0)
+    for wrong in (0, 5.0, None):
+        with pytest.raises(ValueError, match=f"at least 1. Received: topk={wrong}"):
+            evolve(SPACE, score, topk=wrong)
+    with pytest.raises(ValueError, match="seed: integers of at least 0. Received"):
+        evolve(SPACE, score, seed=None)
+    with pytest.raises(ValueError, match="such as net.space. Received: .*CostTable"):
+        evolve(FLOPS, score)
+    with pytest.raises(ValueError, match="such as flops <= 330e6. Received: False"):
+        evolve(SPACE, score, limits=[FLOPS == 40])
     with pytest.raises(ValueError, match="mutation_probability is within"):
         evolve(SPACE, score, mutation_probability=10)
     with pytest.raises(ValueError, match="Two different tables are named 'flops'"):
@@ -249,6 +256,17 @@ def test_errors_teach():
     with pytest.raises(ValueError, match="no decisions"):
         evolve(make_space(), score)
     assert not score.calls
+
+
+def test_one_limit_or_table_needs_no_list():
+    options = {"population": 4, "generations": 2, "topk": 2}
+    limit = FLOPS <= FLOPS(SPACE.sample(9))[0]
+    alone = evolve(SPACE, Landscape(SPACE), limits=limit, **options)
+    listed = evolve(SPACE, Landscape(SPACE), limits=[limit], **options)
+    np.testing.assert_array_equal(alone.history.paths, listed.history.paths)
+    one = nsga2(SPACE, Landscape(SPACE), minimize=FLOPS, limits=limit, **options)
+    some = nsga2(SPACE, Landscape(SPACE), minimize=[FLOPS], limits=[limit], **options)
+    assert one.front == some.front
 
 
 def test_a_table_of_joint_options_can_be_a_limit():

@@ -179,6 +179,20 @@ def test_a_foreign_checkpoint_is_refused_and_kept(change, message, tmp_path):
     assert checkpoint.read_bytes() == content
 
 
+def test_scores_of_another_supernet_are_refused(tmp_path):
+    class Identified(Landscape):
+        identity = "weights 1".__str__
+
+    options = {"checkpoint": str(tmp_path / "run.json"), "generations": 1}
+    score = Identified(SPACE)
+    first = evolve(SPACE, score, **options)
+    again = evolve(SPACE, score, **options)
+    np.testing.assert_array_equal(first.history.scores, again.history.scores)
+    score.identity = "weights 2".__str__
+    with pytest.raises(ValueError, match=r"score \(weights 1 there, weights 2 here\)"):
+        evolve(SPACE, score, **options)
+
+
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     checkpoint = str(tmp_path / "run.json")
     random_search(SPACE, Landscape(SPACE), generations=1, checkpoint=checkpoint)

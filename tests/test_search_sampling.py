@@ -84,6 +84,15 @@ def test_limits_that_exclude_each_other():
     assert np.all((flops(paths) <= 50) & (flops(paths) >= 49.5))
 
 
+def test_many_limits_at_once():
+    space = make_space(*[4] * 20)
+    tables = [make_table(space, f"t{i}", seed=i) for i in range(8)]
+    sample = space.sample(5000, seed=0)
+    limits = [table <= np.quantile(table(sample), 0.1) for table in tables]
+    paths = sample_legal(space, 20, limits)
+    assert len(as_set(paths)) == 20 and sampling.meets(limits, paths).all()
+
+
 def test_a_limit_that_only_shared_decisions_exclude():
     # Each pair may cost 0, but an odd cycle cannot alternate.
     space = make_space(2, 2, 2)

@@ -2,6 +2,7 @@
 
 from pymoo.core.algorithm import Algorithm
 
+from keras_spos.search.arguments import check_integers
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import ArchitectureProblem, LegalSampling
 
@@ -40,11 +41,7 @@ def random_search(
         ValueError: An argument, a score or the checkpoint is not valid.
     """
     settings = {"algorithm": "random_search", "batch": batch, "seed": seed}
-    if min(evaluations, batch, topk) < 1:
-        raise ValueError(
-            "evaluations, batch and topk are at least 1. Received: "
-            f"evaluations={evaluations}, batch={batch}, topk={topk}."
-        )
+    check_integers(1, evaluations=evaluations, batch=batch, topk=topk)
     problem = ArchitectureProblem(space, limits)
     return ask_tell(
         RandomSearch(batch),

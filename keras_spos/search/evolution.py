@@ -13,6 +13,7 @@ from pymoo.algorithms.base.genetic import GeneticAlgorithm
 from pymoo.core.infill import InfillCriterion
 from pymoo.core.population import Population
 
+from keras_spos.search.arguments import check_integers
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import (
     ArchitectureProblem,
@@ -61,7 +62,8 @@ def evolve(
         mutation_probability: Probability with which a mutation redraws a decision.
         seed: An integer. The same seed and scores give the same search.
         checkpoint: A file to write after each generation and to go on from. It knows
-            this call's arguments, not what `score` does: keep that the same.
+            this call's arguments and, of an `Evaluator`, weights, images and metric;
+            what another callable does, keep the same.
         costs: More `CostTable`s to report next to those of the limits.
         verbose: Whether to show a progress bar.
 
@@ -73,6 +75,7 @@ def evolve(
         ValueError: An argument or a score is not valid, or the checkpoint is damaged or
             belongs to another search.
     """
+    check_integers(1, population=population, generations=generations, topk=topk)
     crossover = population // 2 if crossover is None else crossover
     mutation = population - crossover if mutation is None else mutation
     settings = {
@@ -84,11 +87,7 @@ def evolve(
         "mutation_probability": mutation_probability,
         "seed": seed,
     }
-    if min(population, generations, topk) < 1 or min(crossover, mutation) < 0:
-        raise ValueError(
-            "population, generations and topk are at least 1, crossover and mutation "
-            f"at least 0. Received: {settings | {'generations': generations}}"
-        )
+    check_integers(0, crossover=crossover, mutation=mutation)
     if crossover + mutation > population:
         raise ValueError(
             "crossover + mutation is at most population. Received: "

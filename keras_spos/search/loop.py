@@ -17,6 +17,7 @@ from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 from tqdm import tqdm
 
+from keras_spos.search.arguments import check_integers
 from keras_spos.search.checkpoint import Checkpoint, describe_table
 from keras_spos.search.result import History, Result
 
@@ -41,7 +42,8 @@ def ask_tell(
     Args:
         algorithm: A pymoo algorithm that asks for at most `batch` paths at a time.
         problem: The `ArchitectureProblem`.
-        score: A callable from an int64 array ``[n, d]`` to `n` finite numbers.
+        score: A callable from an int64 array ``[n, d]`` to `n` finite numbers. What its
+            ``identity()`` says, if it has one, must be the same when a search goes on.
         settings: JSON-able arguments of the search, its ``"seed"`` among them.
         batch: Number of paths in a generation.
         evaluations: Number of paths to score in all.
@@ -53,8 +55,12 @@ def ask_tell(
     Returns:
         A `Result`; its `exhausted` is true if too few legal paths were found.
     """
+    check_integers(0, seed=settings["seed"])
     tables = _report_tables(problem, costs)
-    record = Checkpoint(checkpoint, problem.space, _full_settings(settings, problem))
+    settings = _full_settings(settings, problem)
+    if checkpoint is not None and hasattr(score, "identity"):
+        settings["score"] = score.identity()
+    record = Checkpoint(checkpoint, problem.space, settings)
     algorithm.setup(problem, termination=NoTermination())
     seed, used = settings["seed"], 0
     with tqdm(

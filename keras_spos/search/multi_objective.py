@@ -13,7 +13,11 @@ from pymoo.algorithms.moo.nsga2 import NSGA2, binary_tournament
 from pymoo.core.mating import Mating
 from pymoo.operators.selection.tournament import TournamentSelection
 
-from keras_spos.costs import Limit
+from keras_spos.search.arguments import (
+    check_integers,
+    checked_limits,
+    checked_objectives,
+)
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import (
     ArchitectureProblem,
@@ -73,20 +77,8 @@ def nsga2(
         InfeasibleLimitError: No path meets the limits.
         ValueError: An argument, a score or the checkpoint is not valid.
     """
-    minimize = tuple(minimize)
-    if not minimize:
-        raise ValueError("nsga2 needs a table to minimize, such as minimize=[flops].")
-    for table in minimize:
-        if isinstance(table, Limit):
-            raise ValueError(
-                "minimize takes cost tables; a limit such as "
-                f"`{table.table.name} <= {table.value:g}` goes into limits=[...]."
-            )
-    if min(population, generations, topk) < 1:
-        raise ValueError(
-            "population, generations and topk are at least 1. Received: "
-            f"population={population}, generations={generations}, topk={topk}."
-        )
+    limits, minimize = checked_limits(limits), checked_objectives(minimize)
+    check_integers(1, population=population, generations=generations, topk=topk)
     if reference is None:
         reference = (0.0, *(_worst(table, limits) for table in minimize))
         if not np.all(np.isfinite(reference)):

@@ -14,6 +14,7 @@ from pymoo.core.sampling import Sampling
 from pymoo.core.selection import Selection
 from pymoo.core.survival import Survival
 
+from keras_spos.search.arguments import checked_limits, checked_space
 from keras_spos.search.sampling import meets, sample_legal
 
 
@@ -27,7 +28,8 @@ class ArchitectureProblem(Problem):
     """
 
     def __init__(self, space, limits=(), minimize=()):
-        if not space.num_decisions:
+        limits = checked_limits(limits)
+        if not checked_space(space).num_decisions:
             raise ValueError("The search space has no decisions: nothing to search.")
         for table in [*(limit.table for limit in limits), *minimize]:
             if table.space != space:
@@ -45,7 +47,7 @@ class ArchitectureProblem(Problem):
             vtype=int,
         )
         self.space = space
-        self.limits = tuple(limits)
+        self.limits = limits
         self.minimize = tuple(minimize)
         self.visited = set()
 

@@ -1,8 +1,9 @@
 """Random candidates that meet every limit, however tight (SPOS, section 3.4).
 
 A small space is listed. In a large one uniform draws are tried first; what is still
-missing is built one decision at a time (`descent`) and mixed; at last, all legal paths
-are enumerated, which tells an exhausted or infeasible space from bad luck.
+missing is built one decision at a time (`descent`), or moved towards the limits, and
+mixed; at last, all legal paths are enumerated, which tells an exhausted or infeasible
+space from bad luck.
 
 Example:
     >>> sample_legal(net.space, 50, [flops <= 330e6], seed)        # doctest: +SKIP
@@ -11,6 +12,7 @@ Example:
 import numpy as np
 
 from keras_spos.costs import InfeasibleLimitError
+from keras_spos.search.arguments import checked_limits
 from keras_spos.search.descent import Descent
 
 _SMALL_SPACE = 50_000  # number of paths that are simply listed
@@ -20,6 +22,8 @@ _BUILD_STEPS = 15  # options per decision that a descent may try: restarts pay m
 _ROUND_STEPS = 3_000  # options that the descents of a round may try in all
 _BUILDS_PER_ORDER = 8
 _MIXING_SWEEPS = 4
+_STARTS = 64  # random paths that are moved towards the limits, at least
+_DESCENT_SWEEPS = 5
 _ENUMERATION_STEPS = 20_000  # options that the enumeration may try (seconds)
 
 
@@ -44,7 +48,7 @@ def sample_legal(space, n, limits=(), seed=0, exclude=frozenset()):
     Raises:
         InfeasibleLimitError: No path meets the limits (or none could be found).
     """
-    limits, exclude = tuple(limits), frozenset(exclude)
+    limits, exclude = checked_limits(limits), frozenset(exclude)
     for limit in limits:
         limit.check_feasible()
     rng = np.random.default_rng(seed)
@@ -69,11 +73,15 @@ def sample_legal(space, n, limits=(), seed=0, exclude=frozenset()):
         if len(found) == n:
             break
         add(space.sample(max(1000, 4 * n), rng))
+    walks_fail = False
     for _ in range(_BUILD_ROUNDS):
         before = len(found)
         if before == n:
             break
-        add(_mix(space, limits, rng, _build(space, limits, rng, n - before)))
+        built = [] if walks_fail else _build(space, limits, rng, n - before)
+        if walks_fail := not len(built):
+            built = _descend(space, limits, rng, max(n - before, _STARTS))
+        add(_mix(space, limits, rng, built))
         if len(found) == before:
             break
     if len(found) < n:
@@ -127,6 +135,27 @@ def _build(space, limits, rng, n):
         steps -= descent.steps
     paths = _as_array(paths, space)
     return paths[np.arange(n) % len(paths)] if len(paths) else paths
+
+
+def _descend(space, limits, rng, n):
+    """Moves `n` random paths towards the limits, one decision at a time.
+
+    Many limits at once are met more often than a walk that must be right at every
+    decision finds out.
+    """
+    paths = space.sample(n, rng)
+    ranges = [np.ptp(limit.table.reachable_range()) or 1.0 for limit in limits]
+    for _ in range(_DESCENT_SWEEPS):
+        for decision in rng.permutation(space.num_decisions):
+            size = space.sizes[decision]
+            options = np.repeat(paths, size, axis=0)
+            options[:, decision] = np.tile(np.arange(size), n)
+            excess = sum(
+                np.maximum(limit.table(options) - limit.value, 0) / scale
+                for limit, scale in zip(limits, ranges, strict=True)
+            )
+            paths[:, decision] = excess.reshape(n, size).argmin(1)
+    return paths
 
 
 def _enumerate(space, limits, rng, steps):
