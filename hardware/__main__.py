@@ -7,8 +7,9 @@ import os
 import sys
 
 from . import engines
-from .check import check, describe, save
+from .check import check, checked_table, describe, save
 from .compare import compare
+from .fit import LEAST
 from .manifest import read_json, read_manifest
 from .measure import Settings, measure
 from .table import make_table, read_table
@@ -32,9 +33,16 @@ def _blocks(args):
             f"Exporting blocks needs Keras and keras_spos ({error}): pip install -e . "
             "in a checkout. The other commands need numpy and an engine alone."
         ) from error
+    try:
+        arguments = json.loads(args.arguments)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"Expected --arguments to be a JSON dict ({error}). "
+            f"Received: {args.arguments}"
+        ) from error
     manifest = export_space(
         args.space,
-        json.loads(args.arguments),
+        arguments,
         args.out,
         batch=args.batch,
         precision=args.precision,
@@ -87,21 +95,31 @@ def _warn_if_noisy(table, settings):
 
 def _check(args):
     manifest = read_manifest(args.folder)
-    if len(manifest.networks) < args.networks:
-        _export_more(manifest, args)
+    if max(args.networks, len(manifest.networks)) < LEAST:
+        raise ValueError(
+            f"Expected --networks of at least {LEAST}, to fit a correction. "
+            f"Received: {args.networks}"
+        )
+    settings = _settings(args)
     with _engine(args, manifest) as engine:
+        # Before minutes of exporting; check reads it again.
+        checked_table(manifest, args.table, engine)
+        if len(manifest.networks) < args.networks:
+            _export_more(manifest, args)
         report = check(
             manifest,
             args.table,
             engine,
             f"{args.table}.check.log",
-            _settings(args),
+            settings,
             correct=not args.keep,
         )
     out = args.out or f"{os.path.splitext(args.table)[0]}-check.json"
     save(report, out)
     print(describe(report))
-    return 0
+    for network, error in report["failures"].items():
+        print(f"failed: network {network}: {error}", file=sys.stderr)
+    return 1 if report["failures"] else 0
 
 
 def _export_more(manifest, args):
@@ -122,16 +140,37 @@ def _export_more(manifest, args):
 
 def _predict(args):
     table = read_table(args.table, batch=args.batch, precision=args.precision)
-    paths = read_json(args.paths) if args.paths else []
-    paths += [[int(v) for v in p.split(",")] for p in args.path]
+    paths = _paths(args.paths) + args.path
     if not paths:
         raise ValueError(
             "Give --path 0,1,2,... or --paths FILE (a JSON list of lists)."
         )
-    for path, latency in zip(paths, table(paths), strict=True):
+    latencies = [table(path)[0] for path in paths]
+    for path, latency in zip(paths, latencies, strict=True):
         spread = table.spread_ms(path)
         print(f"{latency:.4f} ms +- {spread:.4f}  {','.join(map(str, path))}")
     return 0
+
+
+def _paths(file):
+    """The paths in a JSON file; none where there is no file."""
+    paths = read_json(file) if file else []
+    rows = paths if isinstance(paths, list) else [None]
+    if not all(isinstance(p, list) and all(type(v) is int for v in p) for p in rows):
+        raise ValueError(
+            f"Expected {file} to hold a list of paths, such as [[0, 1], [2, 0]]. "
+            f"Received: {json.dumps(paths)[:80]}"
+        )
+    return paths
+
+
+def _path(text):
+    try:
+        return [int(v) for v in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"Expected a path such as 0,1,2. Received: {text}"
+        ) from None
 
 
 def _compare(args):
@@ -211,7 +250,9 @@ def _parser():
 
     one = commands.add_parser("predict", help="latencies of paths")
     one.add_argument("table")
-    one.add_argument("--path", action="append", default=[], help="0,1,2,...")
+    one.add_argument(
+        "--path", type=_path, action="append", default=[], help="0,1,2,..."
+    )
     one.add_argument("--paths", help="a JSON file with a list of paths")
     one.add_argument("--batch", type=int, help="refuse a table of another")
     one.add_argument("--precision", help="refuse a table of another")

@@ -58,7 +58,18 @@ def build(name, arguments):
             if "sampler" in inspect.signature(getattr(spaces, n)).parameters
         ]
         raise ValueError(f"Spaces are {known}. Received: {name!r}")
-    return builder(**arguments)
+    known = list(inspect.signature(builder).parameters)
+    if not isinstance(arguments, dict) or set(arguments) - set(known):
+        raise ValueError(
+            f"Expected arguments of {name} as a dict, among {known}. "
+            f"Received: {arguments!r}"
+        )
+    try:
+        return builder(**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} cannot be built with the arguments {arguments!r}: {error}"
+        ) from error
 
 
 def export_blocks(
@@ -90,6 +101,11 @@ def export_blocks(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {PRECISIONS}. Received: {precision!r}")
+    if batch < 1 or networks < 0:
+        raise ValueError(
+            "Expected batch >= 1 and networks >= 0. "
+            f"Received: batch={batch}, networks={networks}"
+        )
     os.makedirs(folder, exist_ok=True)
     files, base, blocks = {}, [], []
     pieces = list(_pieces(net))

@@ -11,9 +11,9 @@ import os
 
 import numpy as np
 
-from .fit import fit_correction
+from .fit import LEAST, fit_correction
 from .manifest import write_json
-from .measure import Settings, digest, measure
+from .measure import Settings, measure
 from .statistics import agreement
 from .table import NO_CORRECTION, read_table, with_correction
 
@@ -35,29 +35,41 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
         path, measured and predicted latency. Predictions are held out: each by a
         correction that was not fitted on that network.
     """
-    table = read_table(
-        table_path, batch=manifest.batch, manifest=manifest.digest, **engine.describe()
-    )
-    if not manifest.networks:
+    table = checked_table(manifest, table_path, engine)
+    if len(manifest.networks) < LEAST:
         raise ValueError(
-            f"{manifest.folder} has no whole networks: export them with python -m "
-            "hardware blocks --networks 60, or run check where Keras is."
+            f"Expected at least {LEAST} whole networks in {manifest.folder}. Received: "
+            f"{len(manifest.networks)}. Export them with python -m hardware blocks "
+            "--networks 60, or run check where Keras is."
         )
     settings = dataclasses.replace(
         settings or Settings(), statistic=table.metadata["statistic"]
     )
-    files = {name: manifest.path(n) for name, n in manifest.networks.items()}
+    # By what they are: another seed exports other networks under the same names.
+    networks = {
+        f"{name}: {','.join(map(str, entry['path']))}": entry
+        for name, entry in manifest.networks.items()
+    }
+    files = {name: manifest.path(entry) for name, entry in networks.items()}
     results = measure(
-        files, engine, log, settings, f"networks {digest(files)}", verbose
+        files, engine, log, settings, f"networks of {manifest.digest}", verbose
     )
     names = [n for n in files if "error" not in results[n]]
     failures = {n: r["error"] for n, r in results.items() if "error" in r}
-    paths = np.array([manifest.networks[n]["path"] for n in names])
+    if len(names) < LEAST:
+        some = [f"{n}: {error}" for n, error in list(failures.items())[:3]]
+        raise ValueError(
+            f"Expected at least {LEAST} whole networks that run. Received: "
+            f"{len(names)}; {len(failures)} failed, such as {'; '.join(some)}"
+        )
+    paths = np.array([networks[n]["path"] for n in names])
     measured = np.array([results[n]["latency_ms"] for n in names])
     space = table.data["space"]
     raw = with_correction(table.metadata, space, NO_CORRECTION)
     sums = raw(paths)
-    correction, held_out = fit_correction(sums, raw.count(paths), measured)
+    correction, held_out = fit_correction(
+        sums, raw.count(paths), measured, blocks=raw.block_latencies()
+    )
     corrected = with_correction(table.metadata, space, correction)
     report = {
         "networks": len(names),
@@ -82,6 +94,13 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
         corrected.metadata["check"] = kept
         corrected.save(table_path)
     return report
+
+
+def checked_table(manifest, path, engine):
+    """Reads a table, and refuses one of other blocks or of another engine."""
+    return read_table(
+        path, batch=manifest.batch, manifest=manifest.digest, **engine.describe()
+    )
 
 
 def describe(report):

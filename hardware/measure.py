@@ -20,8 +20,8 @@ Example:
 """
 
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import time
 
@@ -30,6 +30,8 @@ import numpy as np
 from .engines import EngineError
 from .progress import progress
 from .statistics import spread
+
+_FIGURE = {"key", "round", "median_ms", "low_ms", "samples"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,13 @@ class Settings:
     seed: int = 0
     statistic: str = "median"
 
+    def __post_init__(self):
+        if self.rounds < 1 or not 0 <= self.seconds < math.inf:
+            raise ValueError(
+                "Expected rounds >= 1 and a number of seconds >= 0. "
+                f"Received: rounds={self.rounds}, seconds={self.seconds}"
+            )
+
 
 def measure(files, engine, log, settings=None, what="", verbose=True):
     """Measures files, and notes what fails.
@@ -72,10 +81,19 @@ def measure(files, engine, log, settings=None, what="", verbose=True):
         "median_ms", "rounds" and "samples", or "error" where the engine failed.
 
     Raises:
-        ValueError: The log is of another device, engine or set of files.
+        ValueError: The log is of another device or engine, of other files or settings.
     """
     settings = settings or Settings()
-    identity = {**engine.describe(), "what": what, "seed": settings.seed}
+    identity = {
+        **engine.describe(),
+        "what": what,
+        # Of more rounds, a log has those it lacks measured; the rest is one figure's.
+        **{
+            name: value
+            for name, value in dataclasses.asdict(settings).items()
+            if name not in ("rounds", "statistic")
+        },
+    }
     with _Log(log, identity) as done:
         todo = [
             (number, key)
@@ -88,7 +106,7 @@ def measure(files, engine, log, settings=None, what="", verbose=True):
                 if key not in done.errors:
                     done.add(key, number, _one_round(engine, files[key], settings))
                 show.update()
-    return {key: _summary(key, done, settings.statistic) for key in files}
+    return {key: _summary(key, done, settings) for key in files}
 
 
 def _order(files, seed, number):
@@ -124,13 +142,14 @@ def _warm_up(runner, settings):
     return last
 
 
-def _summary(key, log, statistic):
-    rounds = [f for (k, _), f in log.figures.items() if k == key]
+def _summary(key, log, settings):
+    figures = log.figures.items()
+    rounds = [f for (k, n), f in figures if k == key and n < settings.rounds]
     if not rounds:
         return {"error": log.errors.get(key, "not measured")}
     values = [r["median_ms"] for r in rounds]
     median = latency = float(np.median(values))
-    if statistic == "floor":
+    if settings.statistic == "floor":
         values = np.sort([r["low_ms"] for r in rounds])
         latency = float(np.percentile(values, 25))
         values = values[: max(2, (len(values) + 1) // 2)]
@@ -156,13 +175,12 @@ class _Log:
     def __enter__(self):
         lines = []
         if os.path.exists(self.path):
-            with open(self.path) as file:
+            with open(self.path, errors="replace") as file:
                 lines = [_parse(line) for line in file]
-        lines = [line for line in lines if line is not None]
         if lines:
             self._check(lines[0])
             for line in lines[1:]:
-                if "error" not in line:
+                if line.keys() >= _FIGURE:
                     self.figures[line["key"], line["round"]] = line
         # Written anew: the last line of a run that was killed may be half a line.
         self.file = open(f"{self.path}.tmp", "w")
@@ -188,6 +206,11 @@ class _Log:
         self.file.flush()
 
     def _check(self, known):
+        if "what" not in known:
+            raise ValueError(
+                f"{self.path} is where measurements are noted, and is another file. "
+                "Remove it, or give the table another name."
+            )
         names = sorted(set(known) | set(self.identity))
         differing = {
             name: (known.get(name), self.identity.get(name))
@@ -200,19 +223,17 @@ class _Log:
                 for name, (was, now) in differing.items()
             ]
             raise ValueError(
-                f"{self.path} was measured on something else, and figures of different "
-                f"devices, engines or files are not mixed. {'; '.join(lines)}. Give "
-                "another --out, or delete it."
+                f"{self.path} notes other measurements, and figures of different "
+                f"devices, engines, files or settings are not mixed. "
+                f"{'; '.join(lines)}. Remove it to measure anew, or give the table "
+                "another name."
             )
 
 
 def _parse(line):
+    """A line's dict; an empty one if it is damaged."""
     try:
-        return json.loads(line)
+        value = json.loads(line)
     except json.JSONDecodeError:
-        return None
-
-
-def digest(paths):
-    """A short hash of names, to tell sets of files apart."""
-    return hashlib.sha1("\n".join(sorted(paths)).encode()).hexdigest()[:12]
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -74,6 +74,17 @@ class LatencyTable:
             total += np.array(full)[tuple(np.asarray(paths)[:, block["decisions"]].T)]
         return total
 
+    def block_latencies(self):
+        """What the options that compute something took when they were measured, in ms.
+
+        Without those that failed.
+        """
+        keys = []
+        for block in self.metadata["layout"]["blocks"]:
+            _map(block["options"], keys.append)
+        entries = [self.metadata["entries"][k] for k in keys if k is not None]
+        return np.array([e["latency_ms"] for e in entries if "error" not in e])
+
     def failures(self):
         """A dict from key to error, of the blocks that could not be measured."""
         entries = self.metadata["entries"].items()

@@ -13,6 +13,7 @@ Example:
 """
 
 import dataclasses
+import decimal
 import itertools
 import json
 import math
@@ -68,7 +69,11 @@ class SearchSpace:
         return math.prod(int(s) for s in self.sizes)
 
     def __repr__(self):
-        return f"SearchSpace({self.num_decisions} decisions, {self.size:.6g} paths)"
+        try:
+            size = float(self.size)
+        except OverflowError:  # Above 1e308.
+            size = decimal.Decimal(self.size)
+        return f"SearchSpace({self.num_decisions} decisions, {size:.6g} paths)"
 
     def __eq__(self, other):
         return isinstance(other, SearchSpace) and self.decisions == other.decisions

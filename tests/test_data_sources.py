@@ -65,6 +65,9 @@ def test_npz_errors(tmp_path):
     np.savez(tmp_path / "short.npz", x_train=np.zeros(1))
     with pytest.raises(ValueError, match="Missing: .*'x_test'.*'y_train'"):
         data.npz(tmp_path / "short.npz")
+    (tmp_path / "half.npz").write_bytes((tmp_path / "short.npz").read_bytes()[:99])
+    with pytest.raises(ValueError, match="half.npz is truncated or no .npz archive"):
+        data.npz(tmp_path / "half.npz")
     write_npz(tmp_path / "few.npz")
     with pytest.raises(ValueError, match="it has 4"):
         data.npz(tmp_path / "few.npz", validation_per_class=4)

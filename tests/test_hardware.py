@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hardware.__main__ import main
 from hardware.check import check
 from hardware.compare import compare
 from hardware.fit import fit_correction
-from hardware.manifest import read_manifest
+from hardware.manifest import Manifest, read_manifest
 from hardware.measure import Settings, measure
 from hardware.statistics import agreement, kendall_tau, spread
 from hardware.table import make_table, read_table, with_correction
@@ -183,6 +184,44 @@ def test_devices_are_not_mixed(blocks, tmp_path):
         measured(folder, Stopwatch(device="another"), tmp_path)
 
 
+def test_settings_are_not_mixed(tmp_path):
+    def run(**settings):
+        engine, settings = Stopwatch(), Settings(**{**vars(QUICK), **settings})
+        result = measure({"k3": "k3-0"}, engine, tmp_path / "log", settings, "", False)
+        return len(engine.opened), result["k3"]["rounds"]
+
+    assert run() == (3, 3)
+    assert run(statistic="floor") == (0, 3)
+    # More rounds are added; of fewer, the first count.
+    assert run(rounds=5) == (2, 5)
+    assert run(rounds=2) == (0, 2)
+    for changed in ({"seconds": 0.1}, {"min_runs": 9}, {"seed": 1}):
+        with pytest.raises(ValueError, match=f"{[*changed][0]}: expected .*Remove it"):
+            run(**changed)
+    for wrong in ({"rounds": 0}, {"rounds": -1}, {"seconds": -1}):
+        with pytest.raises(ValueError, match=f"Received: .*{[*wrong][0]}=-?[01]"):
+            run(**wrong)
+
+
+def test_lines_that_are_no_figures(tmp_path):
+    log = tmp_path / "log"
+
+    def run():
+        engine = Stopwatch()
+        measure({"k3": "k3-0"}, engine, log, QUICK, "", False)
+        return len(engine.opened)
+
+    run()
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([lines[0], "[1]\n", "7\n", '{"key": "k3"}\n', *lines[2:]]))
+    assert run() == 1
+    for other in ("[1]\n", "notes\n", '{"a": 1}\n', "\n"):
+        log.write_text(other)
+        with pytest.raises(ValueError, match="log is where .* is another file"):
+            run()
+        assert log.read_text() == other
+
+
 @pytest.mark.parametrize(
     "expected, message",
     [
@@ -249,6 +288,89 @@ def test_check_finds_what_a_block_takes_inside_a_network(blocks, tmp_path):
     for name, path in paths.items():
         assert corrected(path)[0] == pytest.approx(whole[name])
     assert corrected.metadata["check"]["networks"] == 24
+
+
+def named(manifest, paths):
+    """The same manifest with these networks, as numbered by an export."""
+    networks = {
+        str(i): {"file": f"networks/{i}.onnx", "path": list(p)}
+        for i, p in enumerate(paths)
+    }
+    return Manifest(manifest.folder, {**manifest.data, "networks": networks})
+
+
+def checked(manifest, engine, tmp_path, correct=True):
+    return check(
+        manifest,
+        tmp_path / "table.json",
+        engine,
+        tmp_path / "check.log",
+        QUICK,
+        correct,
+        verbose=False,
+    )
+
+
+def test_other_networks_under_the_same_names_are_measured(blocks, tmp_path):
+    """And of more networks, those that are new."""
+    folder, net = blocks
+    table = measured(folder, Stopwatch(), tmp_path)
+    paths = [p for p in net.space.enumerate()] * 2
+    manifest = read_manifest(folder)
+
+    def run(paths):
+        costs = {str(i): 2 * table(p)[0] for i, p in enumerate(paths)}
+        engine = Stopwatch(costs)
+        return checked(named(manifest, paths), engine, tmp_path, False), engine.opened
+
+    _, opened = run(paths[:20])
+    assert len(opened) == 20 * QUICK.rounds
+    report, opened = run(paths[:22])
+    assert sorted(set(opened)) == ["20", "21"] and report["networks"] == 22
+    report, opened = run(paths[1:21])
+    assert len(set(opened)) == 20
+    for row in report["measured"]:
+        assert row["measured_ms"] == 2 * table(row["path"])[0]
+
+
+def test_a_check_without_enough_networks(blocks, tmp_path):
+    folder, net = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    manifest = read_manifest(folder)
+    engine = Stopwatch()
+    with pytest.raises(ValueError, match="at least 20 whole networks in .*: 12. Exp"):
+        checked(manifest, engine, tmp_path)
+    assert not engine.opened
+    manifest = named(manifest, list(net.space.enumerate()) * 2)
+    before = (tmp_path / "table.json").read_text()
+    engine = Stopwatch({str(i): 1.0 for i in range(32)}, fails=set(map(str, range(13))))
+    with pytest.raises(ValueError, match="Received: 19; 13 failed, such as 0: 0,0"):
+        checked(manifest, engine, tmp_path)
+    assert (tmp_path / "table.json").read_text() == before
+
+
+def test_a_correction_never_turns_a_table_upside_down():
+    """Networks that have nothing to do with the sums, or with blocks of little."""
+    kinds = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sums, counts = rng.uniform(1, 1.1, 30), rng.integers(3, 9, 30)
+        truth = (2 + rng.normal(0, 0.02, 30), sums * (1 + rng.normal(0, 0.02, 30)))
+        for whole in truth:
+            correction, held_out = fit_correction(sums, counts, whole, [0.1, 0.2])
+            kinds.add(correction["kind"])
+            assert correction["factor"] > 0
+            assert 0.1 * correction["factor"] + correction["per_block_ms"] >= 0
+            errors = agreement(held_out, whole)["mape_percent"]
+            assert errors <= agreement(sums, whole)["mape_percent"]
+            if correction["kind"] == "none":
+                assert (held_out == sums).all() and correction["offset_ms"] == 0
+    assert {"none", "offset"} <= kinds
+    # A block that takes 0.3 ms less in a network, or less than nothing.
+    sums, counts = rng.uniform(10, 20, 30), rng.integers(3, 9, 30)
+    for least, kind in ((0.4, "per block"), (0.2, "linear")):
+        whole = 2 * sums - 0.6 * counts
+        assert fit_correction(sums, counts, whole, [least, 5])[0]["kind"] == kind
 
 
 def test_statistics_by_hand():
@@ -415,6 +537,56 @@ def test_a_bare_machine_measures_and_predicts(blocks, tmp_path):
     done = run("blocks", "--space", "proxyless", "--out", tmp_path / "b")
     assert done.returncode == 2
     assert "needs Keras" in done.stderr
+
+
+def said(capsys, *words):
+    """What a command that fails says, in one line."""
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as stop:  # argparse, which also shows the usage.
+        status = stop.code
+    assert status == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch):
+    folder, _ = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    table, file = tmp_path / "table.json", tmp_path / "paths.json"
+    for wrong in ([0, 1], {"a": [0, 1]}, [[0, 1.5]], [[0, "x"]], 7):
+        file.write_text(json.dumps(wrong))
+        line = said(capsys, "predict", table, "--paths", file)
+        assert line.startswith("error: Expected") and "Received" in line
+    file.write_text("[[0, 1], [2]]")
+    assert "paths of 2 integers" in said(capsys, "predict", table, "--paths", file)
+    assert "such as 0,1,2. Received: 0,x" in said(
+        capsys, "predict", table, "--path", "0,x"
+    )
+    build = ["blocks", "--space", "proxyless", "--out", tmp_path / "b"]
+    for arguments, message in {
+        "[1]": "Expected arguments of proxyless as a dict.* Received: .1.",
+        '{"widht": 1}': "'input_shape'.*Received: .'widht': 1.",
+        '{"stage_blocks": 3}': "proxyless cannot be built with .*'stage_blocks': 3",
+        "{": "--arguments to be a JSON dict.*Received: {",
+    }.items():
+        assert re.search(message, said(capsys, *build, "--arguments", arguments))
+    assert "batch=0" in said(capsys, *build, "--batch", 0)
+    assert "networks=-1" in said(capsys, *build, "--networks", -1)
+    measure_ = ["measure", folder, "--out", tmp_path / "new.json"]
+    assert "rounds=0" in said(capsys, *measure_, "--rounds", 0)
+    assert "rounds=-1" in said(capsys, *measure_, "--rounds", -1)
+    assert "seconds=nan" in said(capsys, *measure_, "--seconds", "nan")
+    for threads in (0, -3):
+        line = said(capsys, *measure_, "--threads", threads)
+        assert f"threads >= 1. Received: threads={threads}" in line
+    # What takes minutes comes after what can be said at once.
+    monkeypatch.setattr(
+        "hardware.__main__._export_more", lambda *_: pytest.fail("it exports")
+    )
+    check_ = ["check", folder, "--table"]
+    assert "at least 20" in said(capsys, *check_, table, "--networks", 19)
+    assert "nowhere.json" in said(capsys, *check_, tmp_path / "nowhere.json")
+    assert "Received: device='a clock'" in said(capsys, *check_, table)
 
 
 def test_unknown_spaces_are_named(tmp_path, capsys):

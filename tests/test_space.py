@@ -36,6 +36,9 @@ def test_size_is_exact_beyond_float_and_int64():
     space = SearchSpace(Decision(f"b{i}", "0123456") for i in range(40))
     assert space.size == 7**40
     assert "6.36681e+33 paths" in repr(space)
+    space = SearchSpace(Decision(f"b{i}", "0123") for i in range(600))
+    assert space.size == 4**600
+    assert repr(space) == "SearchSpace(600 decisions, 1.72185e+361 paths)"
 
 
 def test_sample_depends_on_the_seed_alone(space):

@@ -49,6 +49,28 @@ def test_options_are_found_by_label(folder):
     assert table.paths[row].tolist() == [3, 0, 1, 3, 0, 1]
 
 
+def test_labels_of_bytes_or_of_characters(folder, tmp_path):
+    with np.load(folder / "nasbench201.npz") as arrays:
+        np.savez(
+            tmp_path / "nasbench201.npz",
+            **{**arrays, "op_names": arrays["op_names"].astype(str)},
+        )
+    assert tabular.nasbench201(tmp_path).options == OPS
+    assert tabular.nasbench201(folder).options == OPS
+
+
+def test_a_damaged_file_is_named(folder, tmp_path):
+    whole = (folder / "nasbench101.npz").read_bytes()
+    path = tmp_path / "nasbench101.npz"
+    for damaged in (whole[:-30], whole[:200], b"", b"text"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="nasbench101.npz is truncated or no .npz"):
+            tabular.nasbench101(tmp_path)
+    path.write_bytes(whole[:220] + b"???" + whole[223:])
+    with pytest.raises(ValueError, match="nasbench101.npz is damaged: Bad CRC-32"):
+        tabular.nasbench101(tmp_path)
+
+
 def test_the_truth_is_read_on_demand_and_noted(folder, monkeypatch):
     loaded = []
     load = tabular.archive.Archive._load

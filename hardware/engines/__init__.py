@@ -55,6 +55,8 @@ def open_engine(
     ):
         if value not in known:
             raise ValueError(f"{label} is one of {known}. Received: {value!r}")
+    if threads < 1:
+        raise ValueError(f"Expected threads >= 1. Received: threads={threads}")
     if clock == "cpu" and (device != "cpu" or threads != 1):
         raise ValueError(
             "The cpu clock measures one CPU thread. Received: "

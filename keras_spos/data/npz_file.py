@@ -5,6 +5,10 @@ Example:
     >>> splits = npz("mine.npz", validation_per_class=50)
 """
 
+import contextlib
+import zipfile
+import zlib
+
 import numpy as np
 
 from keras_spos.data.pixels import channel_statistics
@@ -38,9 +42,24 @@ def npz(path, validation_per_class=50, seed=0):
     return Splits(train, validation, test, num_classes, mean, std)
 
 
+@contextlib.contextmanager
+def open_npz(path):
+    """Opens an `.npz` file whose arrays are read on demand; a damaged one is named."""
+    # Opened here, as np.load leaves a file open that it cannot read.
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path} is truncated or no .npz archive.")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                yield arrays
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def read_npz(path):
     """Returns the training and the test set (`ArrayData`) of an `.npz` file."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays.files)
         if missing:
             raise ValueError(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_spos.data.locate import data_directory
+from keras_spos.data.npz_file import open_npz
 
 
 class Archive:
@@ -20,14 +21,14 @@ class Archive:
 
     Raises:
         FileNotFoundError: The folder does not hold the file.
-        ValueError: The file misses an array.
+        ValueError: The file is damaged or misses an array.
     """
 
     def __init__(self, file, folder, required, is_accuracy):
         self.path = _find(file, folder)
         self.is_accuracy = is_accuracy
         self.reads = []
-        with np.load(self.path, allow_pickle=False) as arrays:
+        with open_npz(self.path) as arrays:
             self.names = list(arrays.files)
         missing = sorted(set(required) - set(self.names))
         if missing:
@@ -60,7 +61,7 @@ class Archive:
         return values if rows is None else values[rows]
 
     def _load(self, name):
-        with np.load(self.path, allow_pickle=False) as arrays:
+        with open_npz(self.path) as arrays:
             return arrays[name]
 
 

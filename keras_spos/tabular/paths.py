@@ -28,7 +28,8 @@ class PathTable(Archive):
         super().__init__(file, folder, (array, *required), is_accuracy)
         self.paths = self.read(array).astype(np.int64)
         if isinstance(options, str):
-            options = [label.decode() for label in self.read(options)]
+            # A fixed-width string of bytes or of characters.
+            options = self.read(options).astype(str).tolist()
         self.options = tuple(options)
         self._codes = self._encode(self.paths)
         self._order = np.argsort(self._codes)
