@@ -305,6 +305,30 @@ def _summary(name, results):
     }
 
 
+def range_sampler(table, limits):
+    """Uniform constraint sampling over seven ranges that end at limits.
+
+    The paper samples so "by default" (section 3) and gives its ranges for 330M FLOPs
+    only, in its code: 10M wide. Here each is a sixth of what lies between the lowest
+    and the highest limit, so that one ends at either; for one limit they have the same
+    share of it as in the paper. What is out of reach is left out.
+
+    Args:
+        table: A `CostTable`.
+        limits: Costs that the supernet will be searched under.
+
+    Returns:
+        A `CostRangeSampler`, or a `UniformSampler` if no range is within reach.
+    """
+    high, low = max(limits), min(limits)
+    width = (high - low) / 6 if low < high else high / 33
+    edges = np.clip(high - width * np.arange(7, -1, -1), *table.reachable_range())
+    edges = np.unique(edges)
+    if len(edges) < 2:
+        return ks.UniformSampler()
+    return ks.CostRangeSampler(table, edges)
+
+
 def comparison(rows, paper, settings, preset):
     """A Markdown table of measured rows beside the paper's, and a note on both."""
     table = markdown_table(

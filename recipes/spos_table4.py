@@ -3,7 +3,10 @@
     python -m recipes.spos_table4 --preset small --data-dir DIR
 
 Four supernets: building blocks; widths of all choice_3; widths of the network that the
-first search found; blocks and widths together. Each is searched under one FLOPs limit.
+first search found; blocks and widths together. Each is searched under one FLOPs limit,
+and trained by uniform constraint sampling below it, but for the joint one: with its
+small widths from the start it is reported not to converge, so they come in step by step
+(`WideningSampler`), and paths are uniform.
 What is found, the best building blocks, "all choice_3" widened to the limit, and random
 networks near the limit are trained from scratch and tested.
 """
@@ -55,7 +58,8 @@ PRESETS = {
     ),
     "paper": spos.PRESETS["paper"],
 }
-# Widths below the largest two are admitted over this share of supernet training.
+# In the joint supernet, widths below the largest two are admitted over this share of
+# training.
 WIDENING = 0.25
 # Random networks have between this share of the limit and the limit.
 NEAR = 0.95
@@ -130,8 +134,7 @@ class _Recipe:
             net.sampler = experiment.constraint_sampler()
         else:
             experiment.limit = experiment.flops <= self.first.limit.value
-            steps = s.supernet_epochs * len(experiment.training_data())
-            net.sampler = ks.WideningSampler(max(1, int(steps * WIDENING)))
+            net.sampler = self._sampler(experiment)
         limit = experiment.limit.value
         self.output.say(f"{name}: {net.space}, {experiment.flops}, limit {limit:,.0f}")
         self.histories[name] = experiment.train(net, name, s.supernet_epochs)
@@ -139,6 +142,14 @@ class _Recipe:
         result = experiment.evolve(experiment.evaluator(net))
         self.output.say(f"{name}: {result.best}")
         return experiment, result
+
+    def _sampler(self, experiment):
+        """Widening for blocks and widths together, else ranges of FLOPs."""
+        s = experiment.settings
+        if s.space["blocks"] is not None:
+            return spos.range_sampler(experiment.flops, [experiment.limit.value])
+        steps = s.supernet_epochs * len(experiment.training_data())
+        return ks.WideningSampler(max(1, int(steps * WIDENING)))
 
     def random(self, experiment):
         """Functions that make random networks near the limit."""

@@ -3,16 +3,17 @@
     python -m recipes.spos_table5 --preset small --data-dir DIR
 
 A latency table of the supernet's blocks is measured on this machine's ONNX Runtime and
-checked against whole networks. One supernet is trained. For each of five published
-networks, evolution looks for the best path with at most its multiply-adds, and for the
-best with at most its measured latency. All of them are trained from scratch and tested.
+checked against whole networks. One supernet is trained, by uniform constraint sampling
+over the multiply-adds of five published networks. For each of them, evolution looks for
+the best path with at most its multiply-adds, and for the best with at most its measured
+latency. All of them are trained from scratch and tested.
 """
 
 import keras
 
 import keras_spos as ks
 from keras_spos import InfeasibleLimitError, search
-from recipes import mobile
+from recipes import mobile, spos
 from recipes.common import Output, markdown_table, parser_for, settings_dict
 
 # FLOPs, parameters, latency (Titan Xp, batch 32), and top-1 on ImageNet of the baseline
@@ -95,6 +96,8 @@ def main():
             baselines[name] = _baseline(experiment, name, engine)
             output.say(f"{name}: {baselines[name]}")
 
+        limits = [baseline["flops"] for baseline in baselines.values()]
+        net.sampler = spos.range_sampler(experiment.flops, limits)
         history = experiment.train(net, "supernet", settings.supernet_epochs)
         net.save(output.path("supernet.keras"))
         output.say("supernet trained")

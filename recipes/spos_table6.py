@@ -4,9 +4,9 @@
     python -m recipes.spos_table6 --preset paper --depth 34
 
 A float network is trained; a supernet of bit widths and bottleneck widths starts from
-its weights; one supernet is searched under three limits, the BitOps of 2W2A, 3W3A and
-4W4A. What is found and the kWkA networks are tuned alike, all from the supernet's
-weights, and tested.
+its weights. It is trained once, by uniform constraint sampling over BitOps, and
+searched under three limits, the BitOps of 2W2A, 3W3A and 4W4A. What is found and the
+kWkA networks are tuned alike, all from the supernet's weights, and tested.
 """
 
 import dataclasses
@@ -146,6 +146,8 @@ def main():
 
     new = net.inherit(float_net, net.named_paths["4W4A"])
     output.say(f"supernet starts from it; new: {len(new)} clipping ranges and the like")
+    limits = {k: ks.count_bitops(_uniform(settings, k)) for k in settings.budgets}
+    net.sampler = spos.range_sampler(bitops, limits.values())
     histories["supernet"] = experiment.train(
         net, "supernet", settings.supernet_epochs, learning_rate=settings.tuning_rate
     )
@@ -154,10 +156,9 @@ def main():
 
     score = experiment.evaluator(net)
     results = {}
-    for k in settings.budgets:
+    for k, most in limits.items():
         name = f"{k}W{k}A"
-        uniform = _uniform(settings, k)
-        limit = bitops <= ks.count_bitops(uniform)
+        limit = bitops <= most
         results[name] = experiment.evolve(score, limit, f"evolution_{name}")
         best = results[name].best
         output.say(f"under {name}, {limit.value:.4g} G: {best}")

@@ -6,7 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import keras_spos as ks
+from keras_spos.costs import Block, CostTable
+from recipes import spos
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -74,3 +79,21 @@ def test_missing_data_is_explained(tmp_path):
     done = run(*words, env=path)
     assert done.returncode != 0
     assert "cifar10" in done.stderr
+
+
+def test_ranges_that_are_sampled_end_at_the_limits():
+    space = ks.SearchSpace([ks.Decision("a", tuple("pqrs")), ks.Decision("b", ("t",))])
+    block = Block("a", (0,), np.array([0.0, 100.0, 200.0, 300.0]))
+    table = CostTable(space, 100.0, [block])
+    # From 100 to 400: of the ranges 320 to 330, 330 to 340 and so on, and of those
+    # between limits 120 apart, what is within reach.
+    one = spos.range_sampler(table, [330.0])
+    np.testing.assert_allclose(one.bins[:, 1], np.arange(270, 331, 10))
+    three = spos.range_sampler(table, [370.0, 310.0, 250.0])
+    np.testing.assert_allclose(three.bins[0], (230, 250))
+    np.testing.assert_allclose(three.bins[-1], (350, 370))
+    above = spos.range_sampler(table, [130.0, 430.0])
+    np.testing.assert_allclose(above.bins[[0, -1]], [(100, 130), (380, 400)])
+    assert isinstance(spos.range_sampler(table, [99.0]), ks.UniformSampler)
+    path = three.draw(space, np.random.default_rng(0))
+    assert table(path)[0] in (200, 300, 400)
