@@ -152,6 +152,7 @@ class CostTable:
 
     def save(self, path):
         """Writes the table as JSON; the file is complete or is not there."""
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         temporary = f"{path}.tmp"
         with open(temporary, "w") as file:
             json.dump(self.to_dict(), file, indent=1)

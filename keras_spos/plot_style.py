@@ -6,6 +6,8 @@ Example:
     >>> finish(figure, "accuracy.png")                             # doctest: +SKIP
 """
 
+import os
+
 import numpy as np
 
 COLORS = (
@@ -69,5 +71,6 @@ def engineering(axes):
 def finish(figure, path):
     """Writes a figure if there is a path to write it to, and returns it."""
     if path is not None:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         figure.savefig(path, dpi=150, bbox_inches="tight")
     return figure

@@ -28,7 +28,7 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
     """Scores against evaluations, as in SPOS, Figure 2.
 
     Args:
-        results: Dict from a name to a search `Result`.
+        results: A search `Result`, or a dict from a name to each of several.
         path: A file to write, such as ``"history.png"``.
         ylabel: What the score is.
         title: The figure's title.
@@ -39,6 +39,8 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
         A `Figure`: each candidate (dots), the best score so far (lines) and the mean of
         the top k so far (dashed).
     """
+    if not isinstance(results, dict):
+        results = {"search": results}
     figure, axes = new_figure((7.2, 4.6), title)
     dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
     colors = palette(len(results))

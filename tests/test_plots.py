@@ -35,7 +35,7 @@ def is_png(path):
 
 
 def test_history(results, tmp_path):
-    figure = plots.plot_history(results, tmp_path / "history.png")
+    figure = plots.plot_history(results, tmp_path / "new" / "history.png")
     (best,) = lines(figure, "evolution")
     scores = results["evolution"].history.scores
     np.testing.assert_array_equal(best.get_ydata(), np.maximum.accumulate(scores))
@@ -45,7 +45,7 @@ def test_history(results, tmp_path):
     assert [text.get_text() for text in axes.texts] == [
         f"{below} of 160 candidates below"
     ]
-    assert is_png(tmp_path / "history.png")
+    assert is_png(tmp_path / "new" / "history.png")
 
 
 def test_front(results, tmp_path):
@@ -91,7 +91,7 @@ def test_architecture(sizes, tmp_path):
 
 def test_pyplot_is_not_imported(results):
     before = sys.modules.pop("matplotlib.pyplot", None)
-    plots.plot_history(results)
+    plots.plot_history(next(iter(results.values())))
     assert "matplotlib.pyplot" not in sys.modules
     if before is not None:
         sys.modules["matplotlib.pyplot"] = before

@@ -210,8 +210,8 @@ def test_history_is_a_table(tmp_path):
     assert rows[1]["mean"] == history.scores[50:100].mean()
     assert rows[2]["topk"] == sorted(history.scores, reverse=True)[:4]
     assert [c.score for c in result.topk] == sorted(history.scores, reverse=True)[:10]
-    history.to_csv(tmp_path / "run.csv")
-    with open(tmp_path / "run.csv", newline="") as file:
+    history.to_csv(tmp_path / "new" / "run.csv")
+    with open(tmp_path / "new" / "run.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0]) == ["generation", "index", "path", "score", "flops"]
     assert len(lines) == 150

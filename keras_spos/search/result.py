@@ -9,6 +9,7 @@ Example:
 import csv
 import dataclasses
 import json
+import os
 import typing
 
 import numpy as np
@@ -116,6 +117,7 @@ class History:
     def to_csv(self, path):
         """Writes one line per candidate; the path is a JSON list in one cell."""
         names = [*self.columns, *self.costs]
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
@@ -164,6 +166,7 @@ class Result:
             "generations": history.by_generation(len(self.topk)),
             "history": list(history),
         }
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         with open(path, "w") as file:
             json.dump(data, file, indent=1)
 
