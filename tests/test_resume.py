@@ -235,6 +235,10 @@ def begin(model, folder, compiled=None, **options):
     return resume
 
 
+def sparse():
+    return keras.losses.SparseCategoricalCrossentropy()
+
+
 def dense_supernet(units=5, labels=("a", "b"), seed=3):
     x = inputs = keras.Input((3,))
     options = [layers.Dense(units) for _ in labels]
@@ -258,6 +262,10 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
         (stock(), "learning rate: 0.1.* there, 0.2", {"optimizer": sgd(0.2, 0.9)}),
         (stock(), "SGD.* there, .*Adam", {"optimizer": "adam"}),
         (stock(), "steps_per_execution: 1 there, 2", {"steps_per_execution": 2}),
+        (stock(), "from_logits: true there, false here", {"loss": sparse()}),
+        (stock(), 'Sparse.* there, "mse" here', {"loss": "mse"}),
+        (stock(), "there, .*lambda.* here", {"loss": lambda y, p: p[:, 0]}),
+        (stock(), "loss weights: null there, 2.0 here", {"loss_weights": 2.0}),
     ]
     for model, message, *compiled in cases:
         name = "stock" if compiled else "supernet"
@@ -266,6 +274,183 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
     # The numbers in Keras' automatic names are no difference.
     begin(dense_supernet(), tmp_path / "supernet")
     begin(stock(), tmp_path / "stock")
+
+
+class Own(keras.losses.Loss):
+    """A loss of one's own, that cannot be saved."""
+
+    def get_config(self):
+        raise NotImplementedError
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(y_pred, axis=-1)
+
+
+@pytest.mark.parametrize(
+    "loss, other",
+    [
+        ("mse", "mae"),
+        (keras.losses.mean_squared_error, keras.losses.mean_absolute_error),
+        (keras.losses.Huber(0.5), keras.losses.Huber(0.6)),
+        (Own(), "mse"),
+        ({"a": "mse", "b": Own()}, {"a": "mse", "b": "mse"}),
+        (["mse", lambda y, p: p[:, 0]], ["mae", lambda y, p: p[:, 0]]),
+    ],
+)
+def test_every_kind_of_loss_goes_on_with_itself_alone(tmp_path, loss, other):
+    def model():
+        x = keras.Input((3,))
+        if not isinstance(loss, (dict, list)):
+            return keras.Model(x, layers.Dense(2)(x))
+        outputs = [layers.Dense(2, name=name)(x) for name in "ab"]
+        return keras.Model(x, dict(zip("ab", outputs, strict=True)))
+
+    begin(model(), tmp_path, {"loss": loss})
+    begin(model(), tmp_path, {"loss": loss})
+    with pytest.raises(ValueError, match="another training.* loss"):
+        begin(model(), tmp_path, {"loss": other})
+
+
+class Log(keras.callbacks.Callback):
+    """Adds a value to the logs of each epoch."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["extra"] = self.value
+
+
+@pytest.mark.parametrize(
+    "value, stored",
+    [
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.int64(2), 2),
+        (np.arange(3), [0, 1, 2]),
+        (keras.ops.ones((2,)), [1.0, 1.0]),
+        ("text", "text"),
+    ],
+)
+def test_logs_that_are_no_python_numbers(tmp_path, value, stored):
+    def run(epochs):
+        callbacks = [Log(value), ks.callbacks.Resume(tmp_path)]
+        return small_fit(dense_net(), callbacks, epochs)
+
+    assert run(1)["extra"] == [stored]
+    assert run(2)["extra"] == [stored] * 2
+
+
+def test_logs_that_cannot_be_saved(tmp_path):
+    callbacks = [Log(object()), ks.callbacks.Resume(tmp_path)]
+    with pytest.raises(TypeError, match="numbers, texts or arrays.*Received: <object"):
+        small_fit(dense_net(), callbacks, 1)
+
+
+def small_fit(net, callbacks, epochs):
+    net.compile(keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True), cross_entropy())
+    x, y = small_data(12, (3,))
+    options = {"batch_size": 4, "shuffle": False, "epochs": epochs, "verbose": 0}
+    options["validation_data"] = small_data(4, (3,), seed=1)
+    return net.fit(x, y, callbacks=callbacks, **options).history
+
+
+def early_stopping(**options):
+    """Nothing is an improvement: the best epoch is the first."""
+    options = {"monitor": "loss", "mode": "max", "min_delta": 100, **options}
+    return keras.callbacks.EarlyStopping(**options)
+
+
+def reduce_on_plateau(**options):
+    options = {"monitor": "loss", "mode": "max", "min_delta": 100, **options}
+    return keras.callbacks.ReduceLROnPlateau(factor=0.5, **options)
+
+
+def beside(folder, callbacks, epochs=6, stop=None, net=None, **options):
+    """Trains the smallest net with some callbacks beside `Resume`."""
+    keras.utils.set_random_seed(1)
+    net = net or dense_net()
+    callbacks = [*callbacks, ks.callbacks.Resume(folder, **options)]
+    if stop:
+        callbacks.insert(0, Stop(stop))
+    history = small_fit(net, callbacks, epochs)
+    return history, values([*net.variables, *net.optimizer.variables])
+
+
+@pytest.mark.parametrize(
+    "make, length",
+    [
+        (lambda: [early_stopping(patience=3)], 4),
+        (lambda: [early_stopping(patience=3, restore_best_weights=True)], 4),
+        (lambda: [reduce_on_plateau(patience=2, cooldown=1)], 6),
+        (lambda: [reduce_on_plateau(patience=2), early_stopping(patience=4)], 5),
+        (lambda: [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)], 6),
+    ],
+)
+def test_what_other_callbacks_remember_goes_on(tmp_path, make, length):
+    never = beside(tmp_path / "never", make())
+    assert len(never[0]["loss"]) == length
+    # Killed within the second, third and fourth epoch, which starts anew each time.
+    for stop in (5, 5, 4):
+        with pytest.raises(KeyboardInterrupt):
+            beside(tmp_path / "stopped", make(), stop=stop)
+    assert_same(beside(tmp_path / "stopped", make()), never)
+    # Whether stopped early or not, it is finished.
+    assert_same(beside(tmp_path / "stopped", make(), stop=1), never)
+    if length < 6:
+        assert_same(beside(tmp_path / "stopped", make(), epochs=9), never)
+
+
+def test_stopped_within_an_epoch(tmp_path):
+    class StopAt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    options = {"save_freq": 1}
+    never = beside(tmp_path / "never", [StopAt()], **options)
+    assert len(never[0]["loss"]) == 1
+    assert_same(beside(tmp_path / "never", [StopAt()], **options), never)
+    assert [n for n in names(tmp_path / "never") if "batch_00000002" in n] == []
+
+
+def test_the_best_model_is_not_overwritten_by_a_worse_one(tmp_path):
+    def checkpoint():
+        return keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.weights.h5",
+            monitor="loss",
+            mode="max",
+            save_best_only=True,
+            save_weights_only=True,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        beside(tmp_path / "run", [checkpoint()], stop=5)
+    best = (tmp_path / "best.weights.h5").read_bytes()
+    history, _ = beside(tmp_path / "run", [checkpoint()])
+    assert max(history["loss"]) == history["loss"][0]
+    assert (tmp_path / "best.weights.h5").read_bytes() == best
+
+
+def test_other_callbacks_beside_it_are_refused(tmp_path):
+    beside(tmp_path, [early_stopping(patience=5)], epochs=1)
+    with pytest.raises(ValueError, match=r"\['EarlyStopping'\]. Received: \[\]. Use"):
+        beside(tmp_path, [])
+    late = [ks.callbacks.Resume(tmp_path / "new"), early_stopping()]
+    with pytest.raises(ValueError, match=r"to be last .*\['EarlyStopping'\] after"):
+        small_fit(dense_net(), late, 2)
+
+
+def test_checkpoints_of_earlier_versions_go_on(tmp_path):
+    """Without a loss and what callbacks remember."""
+    resume = begin(stock(), tmp_path)
+    groups, data = resume._folder.read()
+    for name in ("beside", "stopped"):
+        del data[name]
+    for name in ("loss", "loss weights"):
+        del data["identity"][name]
+    data.pop("file")
+    resume._folder.write(data.pop("epoch"), data.pop("batch"), groups, data)
+    begin(stock(), tmp_path, {"loss": "mse"})
 
 
 def test_a_changed_learning_rate_goes_on(tmp_path):
@@ -325,6 +510,7 @@ def test_what_is_refused(tmp_path):
         "keep >= 1": {"keep": 0},
         "a number of batches": {"save_freq": "batch"},
         "method set_epoch": {"data": X},
+        "get_state.. and set_state.*'EarlyStopping'": {"also": [early_stopping()]},
     }.items():
         with pytest.raises(ValueError, match=message):
             resume(tmp_path, **options)
@@ -332,6 +518,10 @@ def test_what_is_refused(tmp_path):
         begin(keras.Sequential([layers.Dense(2)]), tmp_path)
     net, (x, y) = dense_net(), small_data(4, (3,))
     score = ks.Evaluator(net, x, (x, y))
+    several = ks.Evaluator(net, x, (x, y), metric=("accuracy", "top5"))
+    for kind in (sampled, ks.callbacks.SampledTau):
+        with pytest.raises(ValueError, match="of one metric. Received: .*'top5'"):
+            kind(several)
     with pytest.raises(ValueError, match="every >= 1"):
         sampled(score, every=0)
     with pytest.raises(ValueError, match="at least one path"):

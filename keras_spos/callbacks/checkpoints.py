@@ -48,12 +48,12 @@ class Folder:
             epoch: Number of finished epochs.
             batch: Number of batches done in the epoch after those.
             groups: A dict from a name to a list of arrays.
-            data: What else to store; JSON-able.
+            data: What else to store; JSON-able, arrays as lists.
         """
         path = os.path.join(self.path, f"epoch_{epoch:05d}_batch_{batch:08d}.npz")
         counts = {group: len(values) for group, values in groups.items()}
         data = {**data, "epoch": epoch, "batch": batch, "counts": counts}
-        text = json.dumps(data).encode()
+        text = json.dumps(data, default=_as_list).encode()
         arrays = {
             f"{group}/{i}": array
             for group, values in groups.items()
@@ -118,6 +118,20 @@ def _read(path):
     return groups, data
 
 
+def as_stored(value):
+    """Returns a value as it is read again: arrays and their numbers become plain."""
+    return json.loads(json.dumps(value, default=_as_list))
+
+
+def _as_list(value):
+    if not hasattr(value, "dtype"):
+        raise TypeError(
+            "Expected numbers, texts or arrays in logs and states, which are saved. "
+            f"Received: {value!r}"
+        )
+    return np.asarray(ops.convert_to_numpy(value)).tolist()
+
+
 def values_of(variables):
     """The values of variables as a list of arrays."""
     return [np.asarray(ops.convert_to_numpy(v.value)) for v in variables]
@@ -126,6 +140,11 @@ def values_of(variables):
 def assign(variables, arrays):
     """Sets variables to arrays."""
     for variable, array in zip(variables, arrays, strict=True):
-        if array.dtype.kind == "V":  # bfloat16, which NumPy cannot name in a file.
-            array = array.view(keras.backend.standardize_dtype(variable.dtype))
-        variable.assign(array)
+        variable.assign(with_dtype(array, variable.dtype))
+
+
+def with_dtype(array, dtype):
+    """Gives an array that was read the type it had."""
+    if array.dtype.kind == "V":  # bfloat16, which NumPy cannot name in a file.
+        return array.view(keras.backend.standardize_dtype(dtype))
+    return array

@@ -4,7 +4,8 @@ import itertools
 
 import keras
 
-from keras_spos.callbacks.checkpoints import Folder, assign, values_of
+from keras_spos.callbacks.beside import beside, get_state, set_state
+from keras_spos.callbacks.checkpoints import Folder, as_stored, assign, values_of
 from keras_spos.callbacks.identity import differences, identity, learning_rate
 
 
@@ -15,12 +16,14 @@ class Resume(keras.callbacks.Callback):
     end of training are those of a run that was never interrupted, bit for bit where the
     backend computes the same from the same (GPUs may add in another order each time).
     A training that is finished returns at once, with the trained weights; with more
-    epochs, it goes on.
+    epochs, it goes on. One that a callback stopped is finished.
 
     Every checkpoint is one file, complete or not there. What it holds: all variables of
     the model, the optimizer and, within an epoch, the metrics; the logs of each epoch;
-    the search space, the seed and the optimizer's settings, by which a checkpoint of
-    another run is refused. The first is written before the first step.
+    what Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
+    remember; the search space, the seed, the loss and the optimizer's settings, by
+    which a checkpoint of another run is refused. The first is written before the first
+    step.
 
     `keras.callbacks.BackupAndRestore` writes weights and epoch into two files, leaves
     out random seeds and logs, repeats the whole epoch on weights from within it, and
@@ -39,7 +42,8 @@ class Resume(keras.callbacks.Callback):
         save_freq: "epoch", or a number of batches after which to save as well. Going on
             within an epoch reads, and skips, the batches that were done.
         also: Callbacks whose ``get_state()``, JSON-able, is saved too, and given to
-            ``set_state(state)``: a `SampledAccuracy`.
+            ``set_state(state)``: a `SampledAccuracy`. What other callbacks of your own
+            remember is not.
 
     Attributes:
         logs: A list of the logs (a dict) of each epoch, earlier runs' included.
@@ -58,6 +62,12 @@ class Resume(keras.callbacks.Callback):
             raise ValueError(
                 "Expected data with a method set_epoch(epoch). "
                 f"Received: {type(data).__name__}"
+            )
+        without = [type(c).__name__ for c in also if not hasattr(c, "get_state")]
+        if without:
+            raise ValueError(
+                "Expected callbacks with get_state() and set_state(state). "
+                f"Received: also={without}"
             )
         self.directory = directory
         self.data = data
@@ -95,6 +105,7 @@ class Resume(keras.callbacks.Callback):
         self._identity = identity(model)
         self._learning_rate = learning_rate(model.optimizer)
         self._folder = Folder(self.directory, self.keep)
+        self._beside = beside(self)
         self._epoch_logs = None
         self._begun = None
         self.logs = []
@@ -131,11 +142,27 @@ class Resume(keras.callbacks.Callback):
             )
         for callback, state in zip(self.also, data["also"], strict=True):
             callback.set_state(state)
+        self._restore_beside(groups, data)
         self.logs = data["logs"]
         self._learning_rate = data["learning_rate"]
-        model._initial_epoch = data["epoch"]  # Where `fit` looks next.
+        # Where `fit` looks next.
+        model._initial_epoch = epochs if data.get("stopped") else data["epoch"]
         if data["batch"]:
             self._begun = data["batch"], data["batch_logs"], groups["metrics"]
+
+    def _restore_beside(self, groups, data):
+        # Checkpoints of earlier versions have none.
+        states = data.get("beside", [])
+        there = [state["class"] for state in states]
+        here = [get_state(callback)[0]["class"] for callback in self._beside]
+        if "beside" in data and there != here:
+            raise ValueError(
+                f"Checkpoint {data['file']} has the state of the callbacks {there}. "
+                f"Received: {here}. Use the same callbacks to go on with it, or "
+                "another directory."
+            )
+        for i, state in enumerate(states):
+            set_state(self._beside[i], state, groups[f"beside_{i}"])
 
     def on_epoch_begin(self, epoch, logs=None):
         """Tells the data which epoch this is."""
@@ -157,7 +184,7 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Saves."""
         self._epoch_logs = logs or {}
-        self.logs.append(dict(self._epoch_logs))
+        self.logs.append(as_stored(self._epoch_logs))
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs=None):
@@ -168,7 +195,9 @@ class Resume(keras.callbacks.Callback):
 
     def _after_batch(self, batch, logs=None):
         before, self._done = self._done, batch + 1
+        # An epoch that is being stopped has no batches left to go on with.
         skipping = hasattr(self.model.train_function, "original")
+        skipping = skipping or self.model.stop_training
         if not skipping and self._done // self.save_freq > before // self.save_freq:
             if hasattr(self.model, "jax_state_sync"):
                 self.model.jax_state_sync()
@@ -182,6 +211,10 @@ class Resume(keras.callbacks.Callback):
             # `fit` resets metrics when an epoch begins.
             "metrics": values_of(model.metrics_variables) if batch else [],
         }
+        states = []
+        for i, callback in enumerate(self._beside):
+            state, groups[f"beside_{i}"] = get_state(callback)
+            states.append(state)
         data = {
             "identity": self._identity,
             "learning_rate": self._learning_rate,
@@ -189,6 +222,8 @@ class Resume(keras.callbacks.Callback):
             "logs": self.logs,
             "batch_logs": logs,
             "also": [callback.get_state() for callback in self.also],
+            "beside": states,
+            "stopped": model.stop_training,
         }
         self._folder.write(epoch, batch, groups, data)
 

@@ -11,7 +11,7 @@ class SampledAccuracy(keras.callbacks.Callback):
     the logs; put it before callbacks that use them, `Resume` among them.
 
     Args:
-        evaluator: An `Evaluator` of the supernet that is trained.
+        evaluator: An `Evaluator` of the supernet that is trained, with one metric.
         paths: Paths, an integer array ``[n, decisions]``, or how many to draw.
         every: Score after every so many epochs.
         seed: Seed of the paths that are drawn.
@@ -26,6 +26,11 @@ class SampledAccuracy(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"Expected every >= 1. Received: every={every}")
+        if isinstance(evaluator.metric, tuple):
+            raise ValueError(
+                "Expected an evaluator of one metric. "
+                f"Received: metric={evaluator.metric}"
+            )
         space = evaluator.net.space
         drawn = isinstance(paths, (int, np.integer))
         self.paths = space.sample(paths, seed) if drawn else space.validate(paths)
