@@ -117,6 +117,7 @@ class Experiment(BaseExperiment):
     """
 
     build = staticmethod(spaces.mixpath_s1)
+    compile_found = None  # `compile`'s like for found networks, where it is another
     prefix = ""  # of a supernet's files, where a recipe has several spaces
 
     def new_supernet(self, max_paths, shadow=True):
@@ -143,17 +144,22 @@ class Experiment(BaseExperiment):
             self.output.say(f"{name}: trained")
         return net
 
-    def train(self, model, name, epochs, extra=()):
-        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
-        batches = self.training_data()
+    def compile(self, model, steps, batch_size):
+        """How supernets are trained, and found networks on CIFAR-10."""
         schedule = keras.optimizers.schedules.CosineDecay(
-            self.settings.learning_rate, epochs * len(batches)
+            self.settings.learning_rate, steps
         )
         model.compile(
             keras.optimizers.SGD(schedule, momentum=0.9),
             ks.SmoothedCrossentropy(0.0),
             metrics=["accuracy"],
         )
+
+    def train(self, model, name, epochs, extra=(), compile=None):
+        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        batches = self.training_data()
+        compile = compile or self.compile
+        compile(model, epochs * len(batches), self.settings.batch_size)
         resume = callbacks.Resume(
             self.output.path("checkpoints", name),
             data=batches,
@@ -211,7 +217,8 @@ class Experiment(BaseExperiment):
             return known
         keras.utils.set_random_seed(self.seed)
         model = net.extract(path, fresh=True)
-        self.train(model, name, self.settings.retrain_epochs)
+        epochs = self.settings.retrain_epochs
+        self.train(model, name, epochs, compile=self.compile_found)
         model.save(self.output.path(f"{name}.keras"))
         return self.output.finish(
             name,

@@ -68,7 +68,7 @@ def _carry_over(experiment, file):
     if known:
         return known
     keras.utils.set_random_seed(experiment.seed)
-    source = keras.saving.load_model(file)
+    source = keras.saving.load_model(file, compile=False)
     body = keras.Model(source.input, source.layers[-1].input)
     inputs = keras.Input(experiment.splits.train.images.shape[1:])
     x = layers.Resizing(*source.input_shape[1:3])(inputs)
