@@ -36,6 +36,8 @@ class Settings:
         population: Candidates per generation of NSGA-II.
         generations: Generations of NSGA-II.
         retrain_epochs: Length of training of a found network.
+        match_flops: Whether the network to train is the front's most accurate with at
+            most the published network's multiply-adds, rather than with any.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class Settings:
     population: int = 50
     generations: int = 20
     retrain_epochs: int = 600
+    match_flops: bool = False
 
 
 PRESETS = {
@@ -103,6 +106,7 @@ PRESETS = {
         validation_per_class=500,
         batch_size=256,
         epochs=600,
+        match_flops=True,
     ),
 }
 
@@ -193,6 +197,23 @@ class Experiment(BaseExperiment):
             seed=self.seed,
             checkpoint=self.output.path(f"{name}.json"),
         )
+
+    def to_train(self, found, published):
+        """The network of a front to train from scratch.
+
+        Args:
+            found: What `nsga2` returned.
+            published: Multiply-adds of the published network, in millions.
+
+        Returns:
+            The most accurate `Candidate`, of those with at most `published` if the
+            preset asks for it and the front has any.
+        """
+        if not self.settings.match_flops:
+            return found.best
+        below = [c for c in found.front if c.costs["flops"] <= 1e6 * published]
+        # The front's cheapest is first, so its most accurate is last.
+        return below[-1] if below else found.best
 
     def random_search(self, net, score, flops):
         """Random search with as many evaluations as NSGA-II."""
