@@ -65,7 +65,14 @@ def main():
 
 
 def _carry_over(experiment, file):
-    """Fine-tunes a trained network with a new classifier, at its own image size."""
+    """Fine-tunes a trained network with a new classifier, at its own image size.
+
+    The paper refers to GPipe (Huang et al., 2019) and to Kornblith et al. (2019) for
+    the settings and states none. These are this project's choice: the preset's training
+    from scratch (optimizer, learning rate, epochs, batch size, augmentation), all
+    weights trained, images resized to the network's size, dropout and weight decay as
+    in the network, none on the new classifier.
+    """
     known = experiment.output.done("carried_over")
     if known:
         return known
