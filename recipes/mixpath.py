@@ -36,6 +36,8 @@ class Settings:
         population: Candidates per generation of NSGA-II.
         generations: Generations of NSGA-II.
         retrain_epochs: Length of training of a found network.
+        match_flops: Whether the network to train is the front's most accurate with at
+            most the published network's multiply-adds, rather than with any.
     """
 
     dataset: str
@@ -52,6 +54,7 @@ class Settings:
     population: int = 50
     generations: int = 20
     retrain_epochs: int = 600
+    match_flops: bool = False
 
 
 PRESETS = {
@@ -103,6 +106,7 @@ PRESETS = {
         validation_per_class=500,
         batch_size=256,
         epochs=600,
+        match_flops=True,
     ),
 }
 
@@ -117,6 +121,7 @@ class Experiment(BaseExperiment):
     """
 
     build = staticmethod(spaces.mixpath_s1)
+    compile_found = None  # `compile`'s like for found networks, where it is another
     prefix = ""  # of a supernet's files, where a recipe has several spaces
 
     def new_supernet(self, max_paths, shadow=True):
@@ -143,17 +148,22 @@ class Experiment(BaseExperiment):
             self.output.say(f"{name}: trained")
         return net
 
-    def train(self, model, name, epochs, extra=()):
-        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
-        batches = self.training_data()
+    def compile(self, model, steps, batch_size):
+        """How supernets are trained, and found networks on CIFAR-10."""
         schedule = keras.optimizers.schedules.CosineDecay(
-            self.settings.learning_rate, epochs * len(batches)
+            self.settings.learning_rate, steps
         )
         model.compile(
             keras.optimizers.SGD(schedule, momentum=0.9),
             ks.SmoothedCrossentropy(0.0),
             metrics=["accuracy"],
         )
+
+    def train(self, model, name, epochs, extra=(), compile=None):
+        """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        batches = self.training_data()
+        compile = compile or self.compile
+        compile(model, epochs * len(batches), self.settings.batch_size)
         resume = callbacks.Resume(
             self.output.path("checkpoints", name),
             data=batches,
@@ -188,6 +198,23 @@ class Experiment(BaseExperiment):
             checkpoint=self.output.path(f"{name}.json"),
         )
 
+    def to_train(self, found, published):
+        """The network of a front to train from scratch.
+
+        Args:
+            found: What `nsga2` returned.
+            published: Multiply-adds of the published network, in millions.
+
+        Returns:
+            The most accurate `Candidate`, of those with at most `published` if the
+            preset asks for it and the front has any.
+        """
+        if not self.settings.match_flops:
+            return found.best
+        below = [c for c in found.front if c.costs["flops"] <= 1e6 * published]
+        # The front's cheapest is first, so its most accurate is last.
+        return below[-1] if below else found.best
+
     def random_search(self, net, score, flops):
         """Random search with as many evaluations as NSGA-II."""
         s = self.settings
@@ -211,7 +238,8 @@ class Experiment(BaseExperiment):
             return known
         keras.utils.set_random_seed(self.seed)
         model = net.extract(path, fresh=True)
-        self.train(model, name, self.settings.retrain_epochs)
+        epochs = self.settings.retrain_epochs
+        self.train(model, name, epochs, compile=self.compile_found)
         model.save(self.output.path(f"{name}.keras"))
         return self.output.finish(
             name,

@@ -4,9 +4,11 @@
 
 A supernet is trained for each m, with and without shadow batch norms, with the same
 number of steps. Random paths are scored with the batch statistics that the supernet
-has learned (the paper's figure), and, in the table, with recalibrated ones too. At
-m = 1 both supernets are one. The supernets stay in the output folder as <name>.keras;
-other recipes take them with ``--supernet``.
+has learned (the paper's figure), and, in the table, with recalibrated ones too. They
+are scored on held-out training images, where the paper has test accuracy: here the test
+set is for networks that are trained alone. At m = 1 both supernets are one. The
+supernets stay in the output folder as <name>.keras; other recipes take them with
+``--supernet``.
 """
 
 import numpy as np
@@ -40,7 +42,7 @@ def main():
             for m in settings.most_paths
         },
         path=output.path("figure6.png"),
-        xlabel=f"accuracy of {settings.sampled_paths} random paths",
+        xlabel=f"validation accuracy of {settings.sampled_paths} random paths",
     )
     table = markdown_table(
         ["supernet", "mean, %", "spread, %", "recalibrated mean, %", "spread, %"],
@@ -48,8 +50,9 @@ def main():
     )
     note = (
         f"Measured on {settings.dataset} with the {args.preset!r} preset. Spread: one "
-        "standard deviation over the paths. The paper's Figure 6 prints no numbers: "
-        "with shadow batch norms the accuracies are higher and closer together."
+        "standard deviation over the paths. Accuracies are of held-out training "
+        "images, the paper's of test images. Its Figure 6 prints no numbers: with "
+        "shadow batch norms the accuracies are higher and closer together."
     )
     output.report(settings_dict(settings), results)
     output.write_table(table, note)

@@ -70,8 +70,8 @@ PRESETS = {
         space={"input_shape": (224, 224, 3), "num_classes": 1000},
         validation_per_class=50,
         batch_size=1024,
-        supernet_epochs=120,
-        retrain_epochs=240,
+        supernet_epochs=spos.SUPERNET_EPOCHS,
+        retrain_epochs=spos.RETRAIN_EPOCHS,
     ),
 }
 

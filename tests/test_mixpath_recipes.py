@@ -1,12 +1,15 @@
 """MixPath's recipes train, measure and report."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 import keras_spos as ks
-from recipes import mixpath_figure5, mixpath_table2, mixpath_table4
+from keras_spos import search
+from recipes import mixpath, mixpath_figure5, mixpath_table2, mixpath_table4, mnasnet
 
 not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax",
@@ -42,7 +45,23 @@ def test_networks_found_are_as_reported(smoke):
         # The preset is a thousandth of the published networks.
         assert "multiply-adds, M: expected 3" in network["differences"][0]
     table = (folder / "table.md").read_text()
-    assert all(f"| {name} |" in table for name in ["MixPath-A, S3 (paper)", *found])
+    assert all(f"| {name} |" in table for name in ["MixPath-A (paper)", *found])
+
+
+def test_the_network_to_train_costs_what_was_published():
+    costs = {0.7: 200e6, 0.8: 340e6, 0.9: 360e6}
+    front = [search.result.Candidate((0,), s, {"flops": f}) for s, f in costs.items()]
+    found = types.SimpleNamespace(front=front, best=front[-1])
+
+    def chosen(published, **preset):
+        experiment = types.SimpleNamespace(settings=types.SimpleNamespace(**preset))
+        return mixpath.Experiment.to_train(experiment, found, published).score
+
+    assert chosen(349, match_flops=True) == 0.8
+    assert chosen(378, match_flops=True) == 0.9
+    # As without a limit, where the front has none so cheap.
+    assert chosen(150, match_flops=True) == 0.9
+    assert chosen(349, match_flops=False) == 0.9
 
 
 def test_directional_derivatives():
@@ -52,3 +71,19 @@ def test_directional_derivatives():
     x, tangents = np.ones((2, 2), "float32"), np.eye(2, dtype="float32")
     columns = mixpath_table4.jvp(lambda x: dense(x) ** 2, x, tangents)
     np.testing.assert_allclose(columns, 2 * kernel.sum(0) * kernel, 1e-5)
+
+
+def test_mnasnet_rates():
+    # 100 steps an epoch: 5 epochs up to 0.256, then down by 0.97 every 240 steps.
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    mnasnet.compile_network(model, 35_000, 4096)
+    optimizer = keras.saving.serialize_keras_object(model.optimizer)
+    schedule = keras.saving.deserialize_keras_object(optimizer)._learning_rate
+    steps = np.array([0, 250, 499, 501, 735, 745, 985])
+    rates = [keras.ops.convert_to_numpy(schedule(step)) for step in steps]
+    expected = [0, 0.5, 499 / 500, 1, 1, 0.97, 0.97**2]
+    np.testing.assert_allclose(rates, 0.256 * np.array(expected), 1e-5)
+    # A quarter of the images, half the length: a quarter of the rate, twice as soon.
+    mnasnet.compile_network(model, 17_500, 1024)
+    rate = model.optimizer._learning_rate(125)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(rate), 0.032, 1e-5)
