@@ -9,28 +9,77 @@ import json
 
 import keras
 
+from keras_spos.graph import nodes
+
 
 def signature(operations, extra=()):
     """A hashable that is equal for operations that differ in names alone.
 
-    A class of the user's that does not describe itself (`get_config`) shares nothing.
+    What a config does not tell is not shared: a class of the user's without a
+    `get_config` of its own, and what `adapt` has learned.
     """
     try:
-        for operation in operations:
-            for layer in _flatten(operation):
-                stock = type(layer).__module__.startswith("keras.")
-                if not stock and "get_config" not in vars(type(layer)):
-                    return (object(),)
+        parts = [part for operation in operations for part in _flatten(operation)]
+        for part in parts:
+            described = _is_stock(type(part)) or "get_config" in vars(type(part))
+            if not described or hasattr(part, "finalize_state"):
+                return (object(),)
         configs = [keras.saving.serialize_keras_object(o) for o in operations]
-        return (json.dumps(_without_names(configs, {}), sort_keys=True), str(extra))
+        text = json.dumps(_without_names(configs, {}), sort_keys=True)
+        # A config only names functions and classes, and others may have these names.
+        return text, str(extra), tuple(id(x) for part in parts for x in own_code(part))
     except (TypeError, ValueError, NotImplementedError):
         return (object(),)
 
 
+def own_code(operation):
+    """The functions and classes of the user's that one layer or operation is made of.
+
+    Those of layers inside it are not among them.
+    """
+    found = [] if _is_stock(type(operation)) else [type(operation)]
+    seen = set()
+
+    def collect(value):
+        if id(value) in seen or isinstance(value, keras.Operation):
+            return
+        seen.add(id(value))
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (list, tuple, set)):
+            for item in value:
+                collect(item)
+        elif callable(value):
+            # An object that describes itself is told apart by its class and its parts.
+            described = hasattr(value, "get_config")
+            code = type(value) if described else value
+            if not _is_stock(code):
+                found.append(code)
+                collect(vars(value) if described else None)
+
+    for name, value in vars(operation).items():
+        # Keras keeps wrapped methods, such as `build`, as attributes.
+        method = callable(getattr(type(operation), name, None))
+        if not method and not name.endswith("_initializer"):
+            collect(value)
+    if hasattr(operation, "_nodes_by_depth"):
+        for node in nodes(operation):
+            collect(node.arguments.args)
+            collect(node.arguments.kwargs)
+    return found
+
+
+def _is_stock(code):
+    return (getattr(code, "__module__", None) or "").startswith("keras.")
+
+
 def _flatten(operation):
-    if isinstance(operation, keras.layers.Layer):
-        return operation._flatten_layers()
-    return [operation]
+    if not isinstance(operation, keras.layers.Layer):
+        return [operation]
+    layers = operation._flatten_layers()
+    # A Functional model's operations are more than its layers.
+    inner = [x for layer in layers for x in getattr(layer, "operations", ())]
+    return list({id(x): x for x in [*layers, *inner]}.values())
 
 
 def _without_names(config, names):

@@ -360,6 +360,9 @@ def _choice_unit(node, read, stage, layer, views):
     return Unit(call, [layer], signature([layer], ()), views)
 
 
+_PLAIN = (type(None), type(...), bool, int, float, complex, str, slice)
+
+
 def _wiring(run, read, written):
     """How the nodes of a run are connected, with tensors numbered instead of named."""
     numbers = {key: i for i, key in enumerate(read)}
@@ -368,7 +371,10 @@ def _wiring(run, read, written):
             numbers.setdefault(id(tensor), len(numbers))
 
     def number(value):
-        return f"t{numbers[id(value)]}" if id(value) in numbers else repr(value)
+        if id(value) in numbers:
+            return f"t{numbers[id(value)]}"
+        # Of large arrays, `repr` leaves most out.
+        return repr(value) if isinstance(value, _PLAIN) else id(value)
 
     arguments = [(n.arguments.args, n.arguments.kwargs) for n in run]
     return keras.tree.map_structure(number, arguments), [numbers[t] for t in written]

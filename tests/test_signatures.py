@@ -1,0 +1,128 @@
+"""Options that compute different things never share a compiled function."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_spos import ChoiceBlock, Supernet
+from keras_spos.signatures import signature
+
+X = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+
+
+def times(factor):
+    def act(x):
+        return factor * x
+
+    return act
+
+
+def sum_times(factor):
+    def penalty(x):
+        return factor * ops.sum(ops.abs(x))
+
+    return penalty
+
+
+@keras.saving.register_keras_serializable("tests")
+class SumTimes(keras.regularizers.Regularizer):
+    """A regularizer that does not say in its config what it computes."""
+
+    def __init__(self, function=None):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        return {}
+
+
+def scaling_class(factor):
+    class Scale(layers.Layer):
+        def call(self, inputs):
+            return factor * inputs
+
+        def get_config(self):
+            return super().get_config()
+
+    return Scale
+
+
+def mapping_model(factor):
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, ops.vectorized_map(times(factor), inputs))
+
+
+def assert_computed_apart(options):
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, ChoiceBlock(options)(inputs))
+    outputs = []
+    for choice, option in enumerate(options):
+        net.set_path((choice,))
+        outputs.append(net.predict(X, verbose=0))
+        np.testing.assert_allclose(outputs[-1], option(X), 1e-5, 1e-6)
+    assert np.any(np.abs(outputs[0] - outputs[1]) > 0.1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: layers.Dense(6, activation=times(k), kernel_initializer="ones"),
+        lambda k: layers.Lambda(times(k)),
+        lambda k: scaling_class(k)(),
+        lambda k: keras.Sequential([layers.Lambda(times(k))]),
+        mapping_model,
+    ],
+    ids=["activation", "lambda", "class", "sequential", "operation"],
+)
+def test_functions_of_one_name(make):
+    assert_computed_apart([make(1.0), make(5.0)])
+
+
+@pytest.mark.parametrize(
+    "make", [sum_times, lambda k: SumTimes(sum_times(k))], ids=["function", "object"]
+)
+def test_regularizers_of_one_name(make):
+    inputs = keras.Input((3,))
+    options = [
+        layers.Dense(3, kernel_initializer="ones", kernel_regularizer=make(k))
+        for k in (1.0, 5.0)
+    ]
+    net = Supernet(inputs, ChoiceBlock(options)(inputs))
+    net.compile(keras.optimizers.SGD(0.0), "mse")
+    losses = {}
+    for step in range(8):
+        y = np.repeat(X.sum(1, keepdims=True), 3, axis=1)
+        losses[int(net.draw(step)[0])] = net.train_on_batch(X, y)
+    np.testing.assert_allclose([losses[0], losses[1]], [9, 45], 1e-4)
+
+
+def test_one_function_in_two_layers_is_shared():
+    act, penalty = times(2.0), sum_times(2.0)
+    dense = [layers.Dense(6, activation=act, kernel_regularizer=penalty) for _ in "ab"]
+    assert signature(dense[:1]) == signature(dense[1:])
+    stock = [layers.Dense(6, "relu", kernel_regularizer="l2") for _ in "ab"]
+    assert signature(stock[:1]) == signature(stock[1:])
+
+
+def test_what_adapted_layers_have_learned():
+    options = [layers.Normalization() for _ in "ab"]
+    for scale, option in enumerate(options):
+        option.adapt(X * (1 + 3 * scale) + scale)
+    assert_computed_apart(options)
+
+
+def test_large_constants_between_blocks():
+    inputs = keras.Input((2000,))
+    x, total = inputs, 1.0
+    for place in range(2):
+        # All but one of the numbers are left out where arrays are printed.
+        constant = np.ones(2000, "float32")
+        constant[1000] = 1 + place
+        x = ChoiceBlock([layers.Identity(), layers.ReLU()])(x * constant)
+        total = total * constant
+    net = Supernet(inputs, x)
+    ones = np.ones((1, 2000), "float32")
+    np.testing.assert_allclose(net.predict(ones, verbose=0)[0], total)
