@@ -3,9 +3,11 @@ import io
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import keras
 import loky
@@ -366,9 +368,46 @@ def test_a_file_that_is_no_image(files, tmp_path):
     path.write_text("text")
     files = data.FileData([*files.paths, path], [*files.labels, 0])
     batches = data.evaluation(files, 5, size=24, short_side=24, engine="pillow")
-    with pytest.raises(Exception, match="cannot identify image file .*text.jpg"):
+    with pytest.raises(OSError, match="Cannot read the image .*text.jpg: cannot ident"):
         list(batches)
     assert len(batches[0][0]) == 5
+    for name, form in (("half.jpg", "JPEG"), ("half.png", "PNG")):
+        half = tmp_path / name
+        encoded = encode(smooth(60, 80), form)
+        half.write_bytes(encoded[: len(encoded) // 2])
+        with pytest.raises(OSError, match=f"Cannot read the image .*{name}: "):
+            decode.read_image(half)
+    with pytest.raises(FileNotFoundError, match="nowhere.jpg"):
+        decode.read_image(tmp_path / "nowhere.jpg")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_16_bits(tmp_path, channels):
+    """Of each number the higher eight bits, in either engine."""
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 6, channels))
+    path = tmp_path / "deep.png"
+    path.write_bytes(png_of_16_bits(values))
+    expected = np.broadcast_to(values >> 8, (6, 6, 3))
+    np.testing.assert_array_equal(np.asarray(decode.read_image(path)), expected)
+    files = data.FileData([path], [0])
+    for engine in ENGINES:
+        kept = data.in_memory(files, 6, 6, engine=engine, workers=1)
+        np.testing.assert_array_equal(kept.images[0], expected)
+
+
+def png_of_16_bits(values):
+    """Written by hand: Pillow writes one channel of them alone."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + checksum.to_bytes(4)
+
+    height, width, channels = values.shape
+    colour = {1: 0, 3: 2}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def test_errors(files):

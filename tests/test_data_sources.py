@@ -154,6 +154,28 @@ def test_folder_errors(tmp_path):
         data.image_folder(tmp_path / "set")
 
 
+def test_what_is_hidden_or_no_file_is_left_out(tmp_path):
+    for part in ("train", "test"):
+        write_images(tmp_path / part, ["a", "b"], count=3)
+        (tmp_path / part / ".ipynb_checkpoints").mkdir()
+        (tmp_path / part / "a" / "._0.jpg").write_bytes(b"of another system")
+        (tmp_path / part / "a" / "zz.jpg").mkdir()
+    splits = data.image_folder(tmp_path, validation_per_class=1)
+    assert splits.num_classes == 2
+    assert splits.train.labels.tolist() == [0, 0, 1, 1]
+    assert splits.test.labels.tolist() == [0] * 3 + [1] * 3
+    # The test set may lack a class, and training may not.
+    for path in (tmp_path / "test" / "a").glob("?.*"):
+        path.unlink()
+    splits = data.image_folder(tmp_path, validation_per_class=1)
+    assert splits.test.labels.tolist() == [1] * 3
+    (tmp_path / "train" / "aa").mkdir()
+    with pytest.raises(ValueError, match="Received: none in .'aa'."):
+        data.image_folder(tmp_path, validation_per_class=1)
+    with pytest.raises(ValueError, match="Received: none in .'aa'."):
+        data.image_folder(tmp_path / "train", 1, 1)
+
+
 def test_import_needs_neither_backend():
     code = (
         "import sys; sys.path.insert(0, '.')\n"

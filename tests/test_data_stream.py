@@ -1,3 +1,6 @@
+import concurrent.futures
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -85,6 +88,10 @@ def test_evaluation_keeps_every_image_in_order(arrays):
 def test_errors(arrays):
     with pytest.raises(ValueError, match="full batch. Received: 50 images"):
         data.training(arrays, 51)
+    for size in (0, -3, 8.0):
+        for feed in (data.training, data.evaluation):
+            with pytest.raises(ValueError, match=f">= 1. Received: batch_size={size}"):
+                feed(arrays, size)
     with pytest.raises(ValueError, match="batches_per_epoch=7"):
         data.training(arrays, 8, batches_per_epoch=7)
     with pytest.raises(ValueError, match="Received: 'cutout'"):
@@ -133,6 +140,24 @@ def test_look_ahead_never_mixes_epochs_and_repeats_failures():
             ahead.get(1, 1, length=10)
     failing.clear()
     assert ahead.get(1, 1, length=10) == (1, 1)
+
+
+def test_what_was_made_ahead_of_a_failure_is_made_again():
+    broken = threading.Event()
+    broken.set()
+
+    def make(epoch, index):
+        if broken.is_set() and index:
+            raise OSError("a worker was killed")
+        return epoch, index
+
+    ahead = LookAhead(make, depth=3, workers=2)
+    assert ahead.get(0, 0, length=4) == (0, 0)
+    concurrent.futures.wait(list(ahead._futures.values()))
+    with pytest.raises(OSError, match="killed"):
+        ahead.get(0, 1, length=4)
+    broken.clear()
+    assert [ahead.get(0, i, length=4) for i in range(4)] == [(0, i) for i in range(4)]
 
 
 class SetEpoch(keras.callbacks.Callback):

@@ -101,9 +101,17 @@ def read_image(source):
 
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
-    with Image.open(source) as image:
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+    try:
+        with Image.open(source) as image:
+            image.load()
+            if image.mode.startswith("I"):  # 16 bits, which `convert` clips at 255.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except FileNotFoundError:
+        raise
+    # Pillow raises nearly anything, and most of it does not name the file.
+    except Exception as error:
+        raise OSError(f"Cannot read the image {source}: {error}") from error
 
 
 def _sources(data, indices):

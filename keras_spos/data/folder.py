@@ -26,7 +26,8 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
     the training set. If both exist, `root/val` is the validation set. With
     `root/<class>/*`, both are held out.
 
-    Classes are numbered by the sorted names of their folders.
+    Classes are numbered by the sorted names of their folders. Hidden folders and files,
+    whose names begin with a dot, are left out.
 
     Args:
         root: The folder.
@@ -41,15 +42,15 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
 
     Raises:
         FileNotFoundError: If there is no such folder or no image in it.
-        ValueError: If a class has too few images, or a class of the test set is not
-            in the training set.
+        ValueError: If a class has no or too few images, or a class of the test set is
+            not in the training set.
     """
     root = pathlib.Path(root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}")
     if (root / "train").is_dir():
         classes = _folders(root / "train")
-        train = _list_images(root / "train", classes)
+        train = _list_training_images(root / "train", classes)
         test = _first_folder(root, ("test", "val", "validation"))
         if test is None:
             raise FileNotFoundError(
@@ -62,7 +63,7 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
         test = _list_images(test, classes)
     else:
         classes = _folders(root)
-        train = _list_images(root, classes)
+        train = _list_training_images(root, classes)
         train, test = hold_out(train, test_per_class, seed=0)
         validation = None
     if validation is None:
@@ -73,11 +74,26 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
 
 
 def _folders(root):
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    return sorted(
+        entry.name
+        for entry in os.scandir(root)
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def _first_folder(root, names):
     return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _list_training_images(root, classes):
+    data = _list_images(root, classes)
+    empty = [classes[i] for i in set(range(len(classes))) - set(data.labels.tolist())]
+    if empty:
+        raise ValueError(
+            f"Expected an image in each class folder in {root}. Received: none in "
+            f"{sorted(empty)}. Remove these folders if they are no classes."
+        )
+    return data
 
 
 def _list_images(root, classes):
@@ -89,8 +105,13 @@ def _list_images(root, classes):
         if not (root / name).is_dir():
             continue
         # Sorted: the listing order of a file system is no basis for a fixed split.
-        files = sorted(os.listdir(root / name))
-        files = [file for file in files if file.lower().endswith(_ENDINGS)]
+        files = sorted(
+            entry.name
+            for entry in os.scandir(root / name)
+            if entry.name.lower().endswith(_ENDINGS)
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
         paths += [os.path.join(root, name, file) for file in files]
         labels += [label] * len(files)
     if not paths:

@@ -46,4 +46,12 @@ class LookAhead:
                     self._futures[key] = self._pool.submit(self.make, *key)
             # Taken out: a batch that failed is made again when asked for again.
             future = self._futures.pop(wanted[0])
-        return future.result()
+        try:
+            return future.result()
+        except BaseException:
+            # What failed may have failed those that are under way too.
+            with self._lock:
+                for other in self._futures.values():
+                    other.cancel()
+                self._futures.clear()
+            raise

@@ -171,6 +171,10 @@ def count_batches(n, batch_size, training, batches_per_epoch=None):
     Raises:
         ValueError: If there is none, or fewer than `batches_per_epoch`.
     """
+    if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+        raise ValueError(
+            f"Expected an integer batch_size >= 1. Received: batch_size={batch_size!r}"
+        )
     length = n // batch_size if training else -(-n // batch_size)
     if not length:
         raise ValueError(
