@@ -10,6 +10,7 @@ left among architectures of about equal FLOPs.
 """
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -59,7 +60,8 @@ class Settings:
     """One preset.
 
     Args:
-        dataset: "cifar10" or "digits".
+        dataset: "cifar10", "digits", or the name of an .npz file in the data folder
+            (see `data.npz`).
         space: Arguments of the space.
         validation_per_class: Training images of each class held out for scoring.
         batch_size: Images per step.
@@ -306,7 +308,11 @@ def _load(settings, data_dir):
     size = settings.space["input_shape"][0]
     if settings.dataset == "digits":
         return data.digits(size, settings.validation_per_class), None
-    splits = data.cifar10(data_dir, settings.validation_per_class)
+    if settings.dataset == "cifar10":
+        splits = data.cifar10(data_dir, settings.validation_per_class)
+    else:
+        file = os.path.join(data_dir or "", f"{settings.dataset}.npz")
+        splits = data.npz(file, settings.validation_per_class)
     more = splits.validation
     if settings.train_per_class:
         known = _Numbers.of(splits.train)
@@ -315,7 +321,7 @@ def _load(settings, data_dir):
         rest = data.balanced_subset(rest, per_class=settings.more_validation_per_class)
         more = _together(more, splits.train.subset(rest.numbers))
         splits = dataclasses.replace(splits, train=splits.train.subset(train.numbers))
-    factor = 32 // size
+    factor = splits.train.images.shape[1] // size
     smaller = {k: _shrunk(getattr(splits, k), factor) for k in ("train", "validation")}
     return dataclasses.replace(splits, **smaller), _shrunk(more, factor)
 

@@ -6,7 +6,13 @@ For the original space and the three reduced ones supernets are trained on CIFAR
 rank architectures, whose tabulated test accuracy (200 epochs) is the truth. On the
 original space, each way to train or to score differently is measured beside it.
 `--tables` holds nasbench201.npz (see `keras_spos.tabular`).
+
+The table's other rows are `--dataset cifar100` and `--dataset imagenet16_120`, whose
+images are read from cifar100.npz and imagenet16_120.npz in `--data-dir` (see
+`keras_spos.data.npz`). Not run yet.
 """
+
+import dataclasses
 
 from keras_spos import spaces, tabular
 from keras_spos.spaces.nasbench201 import live_edges
@@ -14,13 +20,15 @@ from recipes.common import Output
 from recipes.ranking import Settings, Study, arguments
 from recipes.ranking_report import finish, judge
 
-TRUTH, FLOPS, PARAMS = "cifar10_test_200", "cifar10_flops", "cifar10_params"
 SPACES = {"Original": 0, "Reduce-1": 1, "Reduce-2": 2, "Reduce-3": 3}
-# Kendall's tau on CIFAR-10, as printed.
+# Kendall's tau in each space, as printed.
 PAPER = {
-    (space, "plain SPOS", "recalibrated"): tau
-    for space, tau in zip(SPACES, (0.55, 0.55, 0.58, 0.64), strict=True)
+    "cifar10": (0.55, 0.55, 0.58, 0.64),
+    "cifar100": (0.56, 0.54, 0.53, 0.59),
+    "imagenet16_120": (0.54, 0.42, 0.55, 0.53),
 }
+# Classes, and height and width in pixels.
+DATASETS = {"cifar10": (10, 32), "cifar100": (100, 32), "imagenet16_120": (120, 16)}
 PRESETS = {
     "small": Settings(
         dataset="cifar10",
@@ -78,10 +86,19 @@ def main():
         choices=list(SPACES),
         help="which spaces; a later run with --resume may add the rest",
     )
+    parser.add_argument(
+        "--dataset",
+        choices=list(DATASETS),
+        default="cifar10",
+        help="the images, if they are not digits, and the table's accuracies",
+    )
     args = parser.parse_args()
-    settings = PRESETS[args.preset]
+    settings = _with_images_of(args.dataset, PRESETS[args.preset])
     table = tabular.nasbench201(args.tables or args.data_dir)
     output = Output("spos_table8", args)
+    known = output.done("dataset") or output.finish("dataset", args.dataset)
+    if known != args.dataset:
+        raise SystemExit(f"{output.folder} is of {known}. Pass another --output-dir.")
     study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
     wanted = args.spaces or ["Original", *REDUCED[args.preset]]
     runs = study.compare("Original") if "Original" in wanted else []
@@ -89,16 +106,42 @@ def main():
         if space != "Original":
             more = {"reduction": SPACES[space]}
             runs.append(study.run(space, "plain SPOS", 0, ["recalibrated"], **more))
-    rows = judge(study, runs, TRUTH, FLOPS, PARAMS)
+    truth, flops = f"{args.dataset}_test_200", f"{args.dataset}_flops"
+    rows = judge(study, runs, truth, flops, f"{args.dataset}_params")
     size = settings.space["input_shape"][0]
     note = (
         f"Supernets with N = {settings.space.get('cells', 5)} cells a stage, "
         f"{settings.epochs} epochs on {settings.dataset} at {size} px, "
         f"{settings.architectures or 'all'} architectures. The paper's: N = 5, 250 "
-        "epochs on CIFAR-10 at 32 px, all architectures. Truth: CIFAR-10 test accuracy "
-        "after 200 epochs, from the table."
+        f"epochs on {args.dataset} at {DATASETS[args.dataset][1]} px, all "
+        f"architectures. Truth: test accuracy on {args.dataset} after 200 epochs, from "
+        "the table."
     )
-    finish(study, runs, rows, TRUTH, FLOPS, PAPER, note)
+    paper = {
+        (space, "plain SPOS", "recalibrated"): tau
+        for space, tau in zip(SPACES, PAPER[args.dataset], strict=True)
+    }
+    finish(study, runs, rows, truth, flops, paper, note)
+
+
+def _with_images_of(dataset, settings):
+    """A preset on another data set: as many images in all, of its classes."""
+    if settings.dataset == "digits" or dataset == "cifar10":
+        return settings
+    classes, most = DATASETS[dataset]
+    size = min(settings.space["input_shape"][0], most)
+    space = {"input_shape": (size, size, 3), "num_classes": classes}
+    counts = {
+        name: getattr(settings, name) and getattr(settings, name) * 10 // classes
+        for name in (
+            "train_per_class",
+            "validation_per_class",
+            "more_validation_per_class",
+        )
+    }
+    return dataclasses.replace(
+        settings, dataset=dataset, space={**settings.space, **space}, **counts
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from tables import nasbench_macro as write_table
 from keras_spos import ChoiceBlock, Supernet, ranking
 from keras_spos.tabular.archive import Archive
 from keras_spos.tabular.paths import MACRO_OPTIONS
-from recipes import nasbench_macro
+from recipes import nasbench_macro, spos_table8
+from recipes import ranking as ranking_recipe
 
 
 def equal_blocks(input_shape, l2, sampler, seed, **others):
@@ -51,6 +52,33 @@ def test_no_image_is_both_trained_and_scored_on(tmp_path):
     assert (len(train), len(validation), len(scored)) == (120, 30, 120)
     assert not train & scored and validation < scored
     assert np.bincount(more.labels).tolist() == [12] * 10
+
+
+def test_other_images_are_read_from_their_file(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (840, 16, 16, 3)).astype("uint8")
+    labels = np.arange(840) % 120
+    arrays = {"x_train": images[:720], "y_train": labels[:720]}
+    arrays |= {"x_test": images[720:], "y_test": labels[720:]}
+    np.savez(tmp_path / "imagenet16_120.npz", **arrays)
+    # As many images of 120 classes as the preset has of 10.
+    preset = dataclasses.replace(
+        spos_table8.PRESETS["small"],
+        train_per_class=24,
+        validation_per_class=12,
+        more_validation_per_class=12,
+    )
+    settings = spos_table8._with_images_of("imagenet16_120", preset)
+    assert settings.space["num_classes"] == 120
+    splits, more = ranking_recipe._load(settings, tmp_path)
+    assert splits.train.images.shape == (240, 16, 16, 3)
+    assert (len(splits.validation), len(more)) == (120, 240)
+    paper = spos_table8._with_images_of("imagenet16_120", spos_table8.PRESETS["paper"])
+    assert paper.space == {"input_shape": (16, 16, 3), "num_classes": 120}
+    assert paper.train_per_class is None and paper.validation_per_class == 41
+    # Digits stay digits.
+    smoke = spos_table8.PRESETS["smoke"]
+    assert spos_table8._with_images_of("cifar100", smoke) == smoke
 
 
 def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
