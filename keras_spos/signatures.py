@@ -22,7 +22,7 @@ def signature(operations, extra=()):
         parts = [part for operation in operations for part in _flatten(operation)]
         for part in parts:
             described = _is_stock(type(part)) or "get_config" in vars(type(part))
-            if not described or hasattr(part, "finalize_state"):
+            if not described or is_adaptable(part):
                 return (object(),)
         configs = [keras.saving.serialize_keras_object(o) for o in operations]
         text = json.dumps(_without_names(configs, {}), sort_keys=True)
@@ -30,6 +30,14 @@ def signature(operations, extra=()):
         return text, str(extra), tuple(id(x) for part in parts for x in own_code(part))
     except (TypeError, ValueError, NotImplementedError):
         return (object(),)
+
+
+def is_adaptable(layer):
+    """Whether a layer learns from data by `adapt`, such as `Normalization`.
+
+    What it has learned is neither in its config nor in what compiled functions read.
+    """
+    return hasattr(layer, "adapt") or hasattr(layer, "finalize_state")
 
 
 def own_code(operation):
