@@ -1,11 +1,15 @@
 """Extracts the subnet on a path as a stock Functional model."""
 
+import tempfile
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_spos.graph import functional, nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.numpy_initializers import numpy_initializers
+from keras_spos.signatures import is_adaptable
 
 
 def extract(model, space, path, fresh=False, overrides=None):
@@ -16,7 +20,8 @@ def extract(model, space, path, fresh=False, overrides=None):
         space: Its `SearchSpace`.
         path: A path.
         fresh: Whether to initialize new weights (with scale and offset for batch norms
-            that have neither) instead of copying the supernet's.
+            that have neither) instead of copying the supernet's. What layers learned by
+            `adapt` is copied anyway.
         overrides: Values to take instead of the supernet's, a dict by variable id.
 
     Returns:
@@ -30,7 +35,25 @@ def extract(model, space, path, fresh=False, overrides=None):
                 value = (overrides or {}).get(id(source), source.value)
                 # A copy: JAX models give their arrays away when they run.
                 target.assign(ops.copy(value))
+    for new, old in builder.pairs:
+        for target, source in zip(
+            new._flatten_layers(), old._flatten_layers(), strict=True
+        ):
+            if is_adaptable(source):
+                _copy_adapted(target, source)
     return subnet
+
+
+def _copy_adapted(target, source):
+    """Copies what a layer learned by `adapt`, the way in which Keras saves it."""
+    state = {}
+    source.save_own_variables(state)
+    target.load_own_variables({key: np.array(value) for key, value in state.items()})
+    words = getattr(source, "get_vocabulary", None)
+    if words and words(include_special_tokens=False):
+        with tempfile.TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            target.load_assets(folder)
 
 
 def inherit(model, space, path, donor):
@@ -73,6 +96,9 @@ def inherit(model, space, path, donor):
     for name, target in wanted.items():
         if name in given:
             target.assign(ops.copy(given[name].value))
+    for _, old in builder.pairs:
+        if hasattr(old, "finalize_state"):
+            old.finalize_state()
     return sorted(wanted.keys() - given.keys())
 
 

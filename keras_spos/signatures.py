@@ -21,8 +21,8 @@ def signature(operations, extra=()):
     try:
         parts = [part for operation in operations for part in _flatten(operation)]
         for part in parts:
-            described = _is_stock(type(part)) or "get_config" in vars(type(part))
-            if not described or hasattr(part, "finalize_state"):
+            described = is_stock(type(part)) or "get_config" in vars(type(part))
+            if not described or is_adaptable(part):
                 return (object(),)
         configs = [keras.saving.serialize_keras_object(o) for o in operations]
         text = json.dumps(_without_names(configs, {}), sort_keys=True)
@@ -32,12 +32,20 @@ def signature(operations, extra=()):
         return (object(),)
 
 
+def is_adaptable(layer):
+    """Whether a layer learns from data by `adapt`, such as `Normalization`.
+
+    What it has learned is neither in its config nor in what compiled functions read.
+    """
+    return hasattr(layer, "adapt") or hasattr(layer, "finalize_state")
+
+
 def own_code(operation):
     """The functions and classes of the user's that one layer or operation is made of.
 
     Those of layers inside it are not among them.
     """
-    found = [] if _is_stock(type(operation)) else [type(operation)]
+    found = [] if is_stock(type(operation)) else [type(operation)]
     seen = set()
 
     def collect(value):
@@ -53,7 +61,7 @@ def own_code(operation):
             # An object that describes itself is told apart by its class and its parts.
             described = hasattr(value, "get_config")
             code = type(value) if described else value
-            if not _is_stock(code):
+            if not is_stock(code):
                 found.append(code)
                 collect(vars(value) if described else None)
 
@@ -69,7 +77,8 @@ def own_code(operation):
     return found
 
 
-def _is_stock(code):
+def is_stock(code):
+    """Whether a class or a function is Keras' own."""
     return (getattr(code, "__module__", None) or "").startswith("keras.")
 
 

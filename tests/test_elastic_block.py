@@ -123,12 +123,18 @@ def test_elastic_convolution_equals_its_plain_layer():
         )
 
 
+def normalizing():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, layers.Normalization(name="n")(inputs))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         (lambda: ElasticBlock([layers.ReLU()], widths="ab"), "is a Functional model"),
         (lambda: ElasticBlock([], widths="ab"), "at least one option.*0 options"),
         (lambda: ElasticBlock([inverted("a", 3)]), "needs widths or bits"),
+        (lambda: ElasticBlock([normalizing()], widths="ab"), "Received: 'n' in an"),
         (
             lambda: ElasticQuantizedConv2D((4,), 3, bits=[(0, 2)]),
             "1 to 8, or 32 for float. Received: 0",

@@ -147,3 +147,92 @@ def test_regularizers_and_constraints_come_along():
 
 def test_image_shape_is_kept(net):
     assert net.extract(PATH).input_shape == (None, *SHAPE)
+
+
+def adapted(make=layers.Normalization, scale=3.0):
+    layer = make()
+    layer.adapt(scale * data(20, (4,))[0] + 1)
+    return layer
+
+
+@keras.saving.register_keras_serializable("tests")
+class Wrapper(layers.Layer):
+    """A layer inside a layer."""
+
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner or layers.Normalization()
+
+    def build(self, input_shape):
+        if not self.inner.built:
+            self.inner.build(input_shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return super().get_config()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("where", ["stem", "option", "wrapper", "discretization"])
+def test_what_adapted_layers_have_learned_comes_along(fresh, where):
+    x = inputs = keras.Input((4,))
+    options = [layers.Identity(), layers.ReLU()]
+    if where == "stem":
+        x = adapted()(x)
+    elif where == "discretization":
+        pytest.importorskip("tensorflow")
+        x = adapted(lambda: layers.Discretization(num_bins=3))(x)
+        x = layers.Rescaling(0.1)(x)
+    else:
+        norm = adapted()
+        options[0] = norm if where == "option" else Wrapper(norm)
+    net = Supernet(inputs, ChoiceBlock(options)(x))
+    x = data(5, (4,))[0]
+    outputs = [m.predict(x, verbose=0) for m in (net, net.extract((0,), fresh=fresh))]
+    np.testing.assert_allclose(*outputs, 1e-5, 1e-6)
+    assert np.abs(outputs[0] - x).max() > 0.1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("output_mode", ["int", "tf_idf"])
+def test_vocabularies_come_along(fresh, output_mode):
+    words = layers.TextVectorization(output_mode=output_mode)
+    words.adapt(["green eggs and", "ham", "green ham and", "sam"])
+    inputs = keras.Input((), dtype="string")
+    x = words(inputs)
+    if output_mode == "int":
+        x = layers.Rescaling(1.0)(x)
+    net = Supernet(inputs, ChoiceBlock([layers.Identity(), layers.ReLU()])(x))
+    x = np.array(["ham and eggs", "and sam"], object)
+    subnet = net.extract((0,), fresh=fresh)
+    outputs = [values_of(y) for y in (net(x), net.predict(x, verbose=0), subnet(x))]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    assert len(np.unique(outputs[0])) > 2
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's")
+def test_a_vocabulary_may_be_learned_later():
+    inputs = keras.Input((), dtype="string")
+    x = layers.Rescaling(1.0)(layers.TextVectorization(name="words")(inputs))
+    net = Supernet(inputs, ChoiceBlock([layers.Identity(), layers.ReLU()])(x))
+    words = net.extract((0,), fresh=True).get_layer("words")
+    words.adapt(["ham"])
+    assert words.get_vocabulary(include_special_tokens=False) == ["ham"]
+
+
+def test_an_adapted_layer_inherits():
+    inputs = keras.Input((4,))
+    nets = [
+        Supernet(inputs, ChoiceBlock([norm, layers.ReLU()], name="block")(inputs))
+        for norm in (adapted(), adapted(scale=1.0))
+    ]
+    for net in nets:
+        net.get_layer("block").options[0].name = "norm"
+    nets[0].inherit(nets[1].extract((0,)), (0,))
+    x = data(5, (4,))[0]
+    outputs = [net.predict(x, verbose=0) for net in nets]
+    np.testing.assert_allclose(*outputs, 1e-5)

@@ -71,6 +71,69 @@ def test_masks_would_be_lost():
         net.predict(np.ones((2, 5)), verbose=0)
 
 
+def embedding(name="words", **arguments):
+    return layers.Embedding(7, 3, name=name, **arguments)
+
+
+def as_model(make):
+    inputs = keras.Input((5,), dtype="int32")
+    return keras.Model(inputs, make()(inputs), name="words")
+
+
+@keras.saving.register_keras_serializable("tests")
+class MasksWhenItRuns(keras.Model):
+    """A subclassed model: what it does is only known when it runs."""
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        self.inner = embedding(mask_zero=True)
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, 3)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        lambda: embedding(mask_zero=True),
+        lambda: keras.Sequential([embedding(mask_zero=True)], name="words"),
+        lambda: as_model(lambda: embedding(mask_zero=True)),
+    ],
+    ids=["layer", "sequential", "functional"],
+)
+def test_masks_that_options_make_would_be_lost(option):
+    with pytest.raises(ValueError, match="'words' carries a Keras mask"):
+        ChoiceBlock([embedding(), option()], "ab")(keras.Input((5,), dtype="int32"))
+
+
+def test_masks_that_are_seen_when_they_are_made():
+    inputs = keras.Input((5,), dtype="int32")
+    x = ChoiceBlock([embedding(), MasksWhenItRuns(name="words")], "ab")(inputs)
+    net = Supernet(inputs, layers.GlobalAveragePooling1D()(x))
+    net.predict(np.ones((2, 5)), verbose=0)
+    net.set_path((1,))
+    with pytest.raises(ValueError, match="'words' carries a Keras mask"):
+        net.predict(np.ones((2, 5)), verbose=0)
+
+
+def test_masks_may_be_made_and_used_inside_an_option():
+    inputs = keras.Input((5,), dtype="int32")
+    pool = layers.GlobalAveragePooling1D
+    options = [[embedding(mask_zero=mask), pool()] for mask in (True, False)]
+    net = Supernet(inputs, ChoiceBlock(options)(inputs))
+    x = np.array([[1, 2, 0, 0, 0], [3, 1, 4, 1, 5]])
+    for path in net.space.enumerate():
+        net.set_path(path)
+        outputs = [m.predict(x, verbose=0) for m in (net, net.extract(path))]
+        np.testing.assert_allclose(*outputs, 1e-5)
+
+
 def test_named_paths_are_checked_and_saved(tmp_path):
     net = dense_net()
     net = Supernet(net.input, net.output, named_paths={"best": [1, 0]}, seed=4)

@@ -11,10 +11,11 @@ import functools
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask
 
 from keras_spos.engine.lean import lean
 from keras_spos.graph import nodes
-from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.layers.searchable import MASKED, SearchableLayer
 from keras_spos.signatures import signature
 
 APPLIED_TWICE = (
@@ -208,6 +209,8 @@ class Unit:
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             with cheaper:
                 outputs = self.call(inputs, training)
+            if any(get_keras_mask(y) is not None for y in outputs):
+                raise ValueError(MASKED.format(self.layers[-1].name))
             losses = []
             if training:
                 losses = [x for y in self._all_layers() for x in y._get_own_losses()]
@@ -298,15 +301,10 @@ def cut(model, space=None):
 
 
 def _check_no_mask(run, written):
-    """A mask is an attribute of a tensor, which compiled functions do not return."""
     for node in run:
         for tensor in node.outputs:
-            masked = getattr(tensor, "_keras_mask", None) is not None
-            if masked and id(tensor) in written:
-                raise ValueError(
-                    f"The output of {node.operation.name!r} carries a Keras mask, "
-                    "which choice blocks do not hand on. Pass it as a tensor instead."
-                )
+            if get_keras_mask(tensor) is not None and id(tensor) in written:
+                raise ValueError(MASKED.format(node.operation.name))
 
 
 def _fixed_unit(run, read, written):

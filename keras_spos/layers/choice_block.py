@@ -9,8 +9,11 @@ Example:
 import re
 
 import keras
+from keras.src.backend import get_keras_mask
 
-from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.graph import functional
+from keras_spos.layers.searchable import MASKED, SearchableLayer
+from keras_spos.signatures import is_stock
 from keras_spos.space import Decision
 
 
@@ -75,6 +78,9 @@ class ChoiceBlock(SearchableLayer):
                     f"{_shape_and_type(specs[0])}, {label} gives "
                     f"{_shape_and_type(spec)}."
                 )
+        for option in self.options:
+            if _makes_mask(option, inputs):
+                raise ValueError(MASKED.format(option.name))
         return specs[0]
 
     def compute_output_shape(self, input_shape):
@@ -121,6 +127,17 @@ def default_label(index, option):
         kind.lower() + r"\d*", option.name.replace("_", "").lower()
     )
     return f"{kind}_{index}" if automatic else option.name
+
+
+def _makes_mask(option, inputs):
+    """Whether an option's output has a Keras mask, if that is known before it runs."""
+    graph = functional(option)
+    if hasattr(graph, "_nodes_by_depth"):
+        return any(get_keras_mask(t) is not None for t in graph.outputs)
+    if not (is_stock(type(option)) and option.supports_masking):
+        return False
+    masks = keras.tree.flatten(option.compute_mask(inputs, None))
+    return any(mask is not None for mask in masks)
 
 
 def _shape_and_type(spec):

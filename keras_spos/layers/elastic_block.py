@@ -16,6 +16,7 @@ import keras
 from keras_spos.layers.choice_block import default_label
 from keras_spos.layers.elastic import ElasticLayer
 from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.signatures import is_adaptable
 from keras_spos.space import Decision
 from keras_spos.weight_slice import WeightSlice, placeholders
 
@@ -51,6 +52,13 @@ class ElasticBlock(SearchableLayer):
                     "An option of an ElasticBlock is a Functional model. "
                     f"Received: {option!r}"
                 )
+            for layer in option._flatten_layers():
+                if is_adaptable(layer):
+                    raise ValueError(
+                        "An ElasticBlock makes its options anew for every width, which "
+                        "loses what `adapt` has learned. Adapt a layer before the "
+                        f"block instead. Received: {layer.name!r} in an option."
+                    )
         self.labels = tuple(
             labels or map(default_label, range(len(self.options)), self.options)
         )

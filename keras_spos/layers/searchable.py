@@ -11,6 +11,12 @@ from keras import ops
 
 from keras_spos.weight_slice import whole
 
+# A mask is an attribute of a tensor, which compiled functions do not return.
+MASKED = (
+    "The output of {!r} carries a Keras mask, which choice blocks do not hand on. Pass "
+    "it as a tensor instead, or use it inside one option."
+)
+
 
 class SearchableLayer(keras.layers.Layer):
     """Base of layers whose computation is picked by one or more integers.
