@@ -16,7 +16,7 @@ class Resume(keras.callbacks.Callback):
     end of training are those of a run that was never interrupted, bit for bit where the
     backend computes the same from the same (GPUs may add in another order each time).
     A training that is finished returns at once, with the trained weights; with more
-    epochs, it goes on. One that a callback stopped is finished.
+    epochs, it goes on. One that `EarlyStopping` stopped is finished.
 
     Every checkpoint is one file, complete or not there. What it holds: all variables of
     the model, the optimizer and, within an epoch, the metrics; the logs of each epoch;
@@ -223,7 +223,8 @@ class Resume(keras.callbacks.Callback):
             "batch_logs": logs,
             "also": [callback.get_state() for callback in self.also],
             "beside": states,
-            "stopped": model.stop_training,
+            # Another callback may stop for a while, such as at a time limit.
+            "stopped": any(getattr(c, "stopped_epoch", 0) for c in self._beside),
         }
         self._folder.write(epoch, batch, groups, data)
 
