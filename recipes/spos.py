@@ -332,8 +332,16 @@ def range_sampler(table, limits):
     return ks.CostRangeSampler(table, edges)
 
 
-def comparison(rows, paper, settings, preset):
-    """A Markdown table of measured rows beside the paper's, and a note on both."""
+def comparison(rows, paper, settings, preset, others=None):
+    """A Markdown table of measured rows beside the paper's, and a note on both.
+
+    Args:
+        rows: What `Experiment.retrain_all` returned.
+        paper: A dict from a row's name to the paper's FLOPs and top-1.
+        settings: The preset.
+        preset: Its name.
+        others: The same for networks that only the paper has.
+    """
     table = markdown_table(
         ["network", "MACs", "parameters", "top-1 %", "paper MACs", "paper top-1 %"],
         [
@@ -345,7 +353,8 @@ def comparison(rows, paper, settings, preset):
                 *paper[r["name"]],
             ]
             for r in rows
-        ],
+        ]
+        + [[name, *[""] * 3, *cells] for name, cells in (others or {}).items()],
     )
     note = (
         f"Measured on {settings.dataset} with the {preset!r} preset (see "

@@ -30,6 +30,18 @@ PAPER = {
     "block search + channel search": ("328M", 74.7),
     "joint search": ("not given", "not given"),
 }
+# The table's other networks; top-1 as retrained for SPOS (as first published).
+OTHERS = {
+    "MobileNet V1 (0.75x)": ("325M", 68.4),
+    "MobileNet V2 (1.0x)": ("300M", 72.0),
+    "ShuffleNet V2 (1.5x)": ("299M", 72.6),
+    "NASNet-A": ("564M", 74.0),
+    "PNASNet": ("588M", 74.2),
+    "MnasNet": ("317M", 74.0),
+    "DARTS": ("595M", 73.1),
+    "Proxyless-R (mobile)": ("320M", "74.2 (74.6)"),
+    "FBNet-B": ("295M", "74.1 (74.1)"),
+}
 # The paper's widths are 0.2x to 1.6x in steps of 0.2.
 WIDTHS = {"small": (0.4, 0.8, 1.2, 1.6), "smoke": (0.5, 1.5), "paper": True}
 PRESETS = {
@@ -166,7 +178,7 @@ class _Recipe:
         from keras_spos import plots
 
         output, args = self.output, self.args
-        table = spos.comparison(rows, PAPER, self.settings, args.preset)
+        table = spos.comparison(rows, PAPER, self.settings, args.preset, OTHERS)
         plots.plot_history(results, path=output.path("search.png"))
         plots.plot_architecture(space, paths, path=output.path("widths.png"))
         output.report(

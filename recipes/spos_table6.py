@@ -20,15 +20,18 @@ from keras_spos.spaces.resnet_quantized import STAGE_BLOCKS
 from recipes import spos
 from recipes.common import Output, markdown_table, parser_for, settings_dict
 
-# BitOps in G and top-1 on ImageNet, as printed in the paper's Table 6, by depth.
+# BitOps in G and top-1 on ImageNet, as printed in the paper's Table 6, by depth. DNAS
+# (Wu et al., 2018) is printed there for comparison.
 PAPER = {
     18: {
         "float": (None, 70.9),
         "2W2A": (6.32, 65.6),
         "found under 2W2A": (6.21, 66.4),
         "3W3A": (14.21, 68.3),
+        "DNAS near 3W3A": (15.62, 68.7),
         "found under 3W3A": (13.49, 69.4),
         "4W4A": (25.27, 69.3),
+        "DNAS near 4W4A": (25.70, 70.6),
         "found under 4W4A": (24.31, 70.5),
     },
     34: {
@@ -36,8 +39,10 @@ PAPER = {
         "2W2A": (13.21, 70.8),
         "found under 2W2A": (13.11, 71.5),
         "3W3A": (29.72, 72.5),
+        "DNAS near 3W3A": (38.64, 73.2),
         "found under 3W3A": (28.78, 73.9),
         "4W4A": (52.83, 73.5),
+        "DNAS near 4W4A": (57.31, 74.0),
         "found under 4W4A": (51.92, 74.6),
     },
 }
@@ -251,6 +256,11 @@ def _report(output, args, settings, bitops, rows, results, histories):
                 paper[name][1],
             ]
             for name, row in rows.items()
+        ]
+        + [
+            [name, *[""] * 4, *cells]
+            for name, cells in paper.items()
+            if name.startswith("DNAS")
         ],
     )
     note = (
