@@ -30,8 +30,9 @@ def flops_table(net):
 def params_table(net):
     """Parameters of every path of a supernet, as a `CostTable`.
 
-    Batch norms count with scale and offset, whether or not they have them in the
-    supernet: what is deployed is the retrained network, which has both.
+    Frozen weights count, state such as moving averages does not. Batch norms count with
+    scale and offset, whether or not they have them in the supernet: what is deployed is
+    the retrained network, which has both.
     """
     return _table(net, _params, "params", "parameters")
 
@@ -168,30 +169,36 @@ def _params(layer, inputs, output, seen):
     seen.add(id(layer))
     if isinstance(layer, layers.BatchNormalization):
         return 2 * int(inputs[0].shape[layer.axis])
-    return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+    # Freezing a layer empties `trainable_weights`. Wrappers hold weights of others.
+    weights = {
+        id(w): w for x in layer._flatten_layers() for w in x._trainable_variables
+    }
+    return sum(int(np.prod(w.shape)) for w in weights.values())
 
 
-def _positions(shape):
-    """Number of output positions; None if the image size is not fixed."""
-    return None if None in shape[1:-1] else int(np.prod(shape[1:-1], dtype=np.int64))
+def _positions(layer, shape):
+    """Number of positions of a layer's tensor; None if the image size is not fixed."""
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    sizes = shape[2:] if channels_first else shape[1:-1]
+    return None if None in sizes else int(np.prod(sizes, dtype=np.int64))
 
 
 def _kernel(get):
     def count(layer, input_shape, output_shape):
-        positions = _positions(output_shape)
+        positions = _positions(layer, output_shape)
         return None if positions is None else positions * int(np.prod(get(layer).shape))
 
     return count
 
 
 def _transposed(layer, input_shape, output_shape):
-    positions = _positions(input_shape)
+    positions = _positions(layer, input_shape)
     return None if positions is None else positions * int(np.prod(layer.kernel.shape))
 
 
 def _separable(layer, input_shape, output_shape):
     kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
-    positions = _positions(output_shape)
+    positions = _positions(layer, output_shape)
     return (
         None
         if positions is None
@@ -199,8 +206,7 @@ def _separable(layer, input_shape, output_shape):
     )
 
 
-# Channels last, as everywhere in this library. A grouped kernel's shape already holds
-# input channels per group.
+# A grouped kernel's shape already holds input channels per group.
 _FLOPS = {
     layers.SeparableConv1D: _separable,
     layers.SeparableConv2D: _separable,

@@ -93,9 +93,9 @@ class PathTrainer(Functional):
         self.build_head(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         engine = self.get_engine()
-        y_pred = engine.predict(x, self._running_path)
+        y_pred, losses = engine.evaluate(x, self._running_path)
         head = self.get_head()
-        penalty = self._running_penalty
+        penalty = engine.backend.add(self._running_penalty, losses)
         logs, metrics = head.evaluate(x, y, y_pred, sample_weight, penalty)
         head.write(metrics)
         return logs

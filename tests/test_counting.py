@@ -65,6 +65,57 @@ def test_by_hand(make, shape, flops, parameters):
     assert count_params(counted) == parameters
 
 
+@pytest.mark.parametrize(
+    "make, flops",
+    [
+        (lambda **a: layers.Conv2D(8, 3, **a), 4 * 3 * 9 * 4 * 8),
+        (lambda **a: layers.DepthwiseConv2D(3, **a), 4 * 3 * 9 * 4),
+        (lambda **a: layers.SeparableConv2D(8, 3, **a), 4 * 3 * (36 + 32)),
+        (lambda **a: layers.Conv2DTranspose(8, 3, 2, **a), 6 * 5 * 9 * 4 * 8),
+    ],
+)
+def test_channels_first(make, flops):
+    last, first = (
+        model(make(data_format=data_format), shape=shape)
+        for data_format, shape in (
+            ("channels_last", (6, 5, 4)),
+            ("channels_first", (4, 6, 5)),
+        )
+    )
+    assert count_flops(last) == count_flops(first) == flops
+    assert count_params(last) == count_params(first)
+
+
+def test_channels_first_needs_fixed_image_sizes_too():
+    counted = model(
+        layers.Conv2D(4, 3, data_format="channels_first"), shape=(3, None, 6)
+    )
+    with pytest.raises(ValueError, match="Counting FLOPs needs fixed image sizes"):
+        count_flops(counted)
+
+
+@pytest.mark.parametrize("when", ["before", "after", "one weight"])
+def test_frozen_weights_count(when):
+    dense = layers.Dense(5, trainable=when != "before")
+    lstm = layers.LSTM(2, trainable=when != "before")
+    counted = model(dense, lstm, layers.BatchNormalization(), shape=(3, 7))
+    if when == "one weight":
+        dense.kernel.trainable = False
+    else:
+        counted.trainable = False
+    assert count_params(counted) == 40 + 4 * 2 * (5 + 2 + 1) + 4
+
+
+def test_state_does_not_count():
+    counted = model(
+        layers.Normalization(),
+        layers.Dropout(0.5),
+        layers.SpectralNormalization(layers.Dense(3)),
+        shape=(4,),
+    )
+    assert count_params(counted) == 15
+
+
 def test_a_layer_used_twice_computes_twice_and_has_its_weights_once():
     x = inputs = keras.Input((4,))
     shared = layers.Dense(4)

@@ -275,3 +275,60 @@ def test_mixed_precision(policy, mixed_precision):
     scaled = isinstance(net.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (policy == "mixed_float16")
     assert net.layers[-1].compute_dtype == policy.removeprefix("mixed_")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Penalized(keras.layers.Layer):
+    """Adds a loss of its own, in training and in evaluation."""
+
+    def call(self, x):
+        self.add_loss(0.3 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+    def get_config(self):
+        return super().get_config()
+
+
+def penalized_net(where):
+    """Losses of layers' own in a fixed layer, or in the option that is taken."""
+    fixed, option = (
+        [keras.layers.ActivityRegularization(0.2, name=f"{n}_l1"), Penalized(name=n)]
+        if n == where
+        else [keras.layers.Identity(name=n)]
+        for n in ("fixed", "option")
+    )
+    x = inputs = keras.Input((3,), name="features")
+    dense = keras.layers.Dense(5, kernel_regularizer="l2", name="dense")
+    other = keras.layers.Dense(5, name="other")
+    x = ks.ChoiceBlock([other, [dense, *option]], "ab", name="block")(x)
+    for layer in [keras.layers.Dense(4, name="classifier"), *fixed]:
+        x = layer(x)
+    return randomize(ks.Supernet(inputs, x, sampler=FromList([(1,)])))
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_losses_of_layers_are_part_of_training_and_evaluation(where):
+    net = penalized_net(where)
+    net.set_path((1,))
+    stock = net.extract()
+    assert len(stock.losses) == 1
+    results = []
+    for model in (compile_model(net), compile_model(stock)):
+        history = fit(validation_data=(X, Y))(model)
+        assert min(history["val_loss"]) > 0
+        scores = model.evaluate(X, Y, verbose=0)
+        outputs = model.predict(X, verbose=0)
+        results.append((history["loss"], history["val_loss"], scores, outputs))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+def test_mixed_precision_of_losses_of_layers(mixed_precision):
+    # Keras itself adds up losses of one precision only, on TensorFlow.
+    scores = []
+    for policy in ("float32", "mixed_bfloat16"):
+        mixed_precision(policy)
+        net = compile_model(penalized_net("option"))
+        net.set_path((1,))
+        scores.append([net.train_on_batch(X, Y)[0], net.test_on_batch(X, Y)[0]])
+    np.testing.assert_allclose(*scores, 0.02)

@@ -55,9 +55,25 @@ class Engine:
 
     def predict(self, inputs, path):
         """The model's outputs on a path, in inference mode."""
+        return self._infer_all(inputs, path, self.infer)
+
+    def evaluate(self, inputs, path):
+        """`predict`, and the sum of the losses that layers add (None without any)."""
+        total = None
+
+        def infer(unit, inputs):
+            nonlocal total
+            state = self.state(unit, None, {})
+            outputs, loss = self.runner.evaluate(unit, inputs, state)
+            total = self.backend.add(total, loss)
+            return outputs
+
+        return self._infer_all(inputs, path, infer), total
+
+    def _infer_all(self, inputs, path, function):
         tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
         for step, units in zip(self.steps, self.units(path), strict=True):
-            self.run(step, tensors, lambda u, x: self.infer(u, x), units)
+            self.run(step, tensors, function, units)
         return self.pack(tensors)
 
     def penalty(self, path):

@@ -37,18 +37,32 @@ class Runner:
 
     def infer(self, unit, inputs, state):
         """Outputs in inference mode, with `state` for the non-trainable variables."""
+        return self._infer(unit, inputs, state, losses=False)[0]
+
+    def evaluate(self, unit, inputs, state):
+        """Outputs in inference mode, and the losses that layers add, or None."""
+        return self._infer(unit, inputs, state, losses=unit.may_add_losses)
+
+    def _infer(self, unit, inputs, state, losses):
         trainable = self.refer(unit.trainable)
-        key = ("infer", unit.key, _keys(inputs), _kinds(trainable), _kinds(state))
+        kinds = _kinds(trainable), _kinds(state)
+        key = ("infer", losses, unit.key, _keys(inputs), kinds)
         if key not in self._cache:
+            found = []
 
             def trace(inputs, trainable, state):
                 values = _values(unit, trainable, state)
-                return unit.run(inputs, *values, training=False)[0]
+                outputs, _, penalty = unit.run(inputs, *values, training=False)
+                found[:] = [penalty] if losses and penalty is not None else []
+                return outputs, found
 
-            self._cache[key] = self._compiled(trace, inputs, trainable, state)
-        outputs = self._cache[key]([*inputs, *trainable, *state])
-        self._cache[key].note_shapes(inputs, outputs)
-        return outputs
+            compiled = self._compiled(trace, inputs, trainable, state)
+            self._cache[key] = compiled, bool(found)
+        compiled, has_penalty = self._cache[key]
+        values = compiled([*inputs, *trainable, *state])
+        outputs, penalty = (values[:-1], values[-1]) if has_penalty else (values, None)
+        compiled.note_shapes(inputs, outputs)
+        return outputs, penalty
 
     def calibrate(self, unit, inputs, state):
         """Outputs, and what `Unit.measure` measures."""

@@ -173,7 +173,16 @@ class Unit:
 
     def penalty(self, index, value):
         """Regularization loss of trainable variable `index` at a value."""
-        return self._trainable[index].regularizer(value)
+        return _as_loss(self._trainable[index].regularizer(value))
+
+    @functools.cached_property
+    def may_add_losses(self):
+        """Whether some layer may add a loss while it runs (`add_loss`)."""
+        return any(
+            layer.activity_regularizer is not None
+            or not type(layer).__module__.startswith(("keras.", "keras_spos."))
+            for layer in self._all_layers()
+        )
 
     def run(
         self,
@@ -197,7 +206,8 @@ class Unit:
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
-            regularization losses (None if there are none).
+            losses that layers add and, in training, of weights' regularization losses
+            (None if there are none).
         """
         mapping = [
             *zip(self._trainable, trainable, strict=True),
@@ -211,9 +221,10 @@ class Unit:
                 outputs = self.call(inputs, training)
             if any(get_keras_mask(y) is not None for y in outputs):
                 raise ValueError(MASKED.format(self.layers[-1].name))
-            losses = []
+            losses = [
+                _as_loss(x) for y in self._all_layers() for x in y._get_own_losses()
+            ]
             if training:
-                losses = [x for y in self._all_layers() for x in y._get_own_losses()]
                 losses += [
                     self.penalty(i, trainable[i])
                     for i, _ in self.regularized
@@ -384,6 +395,11 @@ def _variable_key(variable):
 
 def _variables(layers, attribute):
     return _unique_objects(v for layer in layers for v in getattr(layer, attribute))
+
+
+def _as_loss(x):
+    """A scalar of at least single precision, whatever a layer computes in."""
+    return ops.sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")))
 
 
 def _unique_objects(items):
