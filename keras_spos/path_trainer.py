@@ -5,6 +5,7 @@ in Python, and the engine runs compiled functions of the path's units.
 """
 
 import functools
+import operator
 
 import keras
 import numpy as np
@@ -53,9 +54,17 @@ class PathTrainer(Functional):
         accumulated = getattr(inner, "gradient_accumulation_steps", None) or 1
         step = step // accumulated
         if hasattr(self.sampler, "draw_step"):
-            return self.sampler.draw_step(self.space, self.seed, step)
-        rng = np.random.default_rng((self.seed, step))
-        return self.sampler.draw(self.space, rng)
+            path = self.sampler.draw_step(self.space, self.seed, step)
+        else:
+            rng = np.random.default_rng((self.seed, step))
+            path = self.sampler.draw(self.space, rng)
+        if not _is_drawn(path, self.space.sizes):
+            raise ValueError(
+                f"Expected {type(self.sampler).__name__} to draw an option, or a tuple "
+                f"of options, for each of {self.space.num_decisions} decisions, less "
+                f"than {self.space.sizes.tolist()}. Received: {path}"
+            )
+        return path
 
     def train_step(self, data):
         """Samples a path and updates its weights and statistics, and nothing else.
@@ -265,6 +274,21 @@ class PathTrainer(Functional):
 
     def jax_state_sync(self):
         """Nothing to do: variables are always up to date."""
+
+
+def _is_drawn(path, sizes):
+    """Whether this is a path, or one with several options for some decisions."""
+    if isinstance(path, np.ndarray) and path.dtype.kind == "i":
+        return path.shape == sizes.shape and bool(np.all((path >= 0) & (path < sizes)))
+    several = (tuple, list, frozenset)
+    try:
+        options = [c if isinstance(c, several) else (c,) for c in path]
+        return len(path) == len(sizes) and all(
+            len(own) > 0 and all(0 <= operator.index(i) < size for i in own)
+            for own, size in zip(options, sizes.tolist(), strict=True)
+        )
+    except TypeError:
+        return False
 
 
 def _check_finite(loss, step, active, changed):

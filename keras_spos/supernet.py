@@ -11,6 +11,9 @@ Example:
     >>> subnet = net.extract((1,))
 """
 
+import functools
+import json
+
 import keras
 from keras import ops
 
@@ -58,11 +61,26 @@ class Supernet(PathTrainer):
             )
         _check_none_is_hidden(self)
         self.space = _read_space(self.searchable_layers)
-        self.sampler = sampler or UniformSampler()
+        self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
         self.named_paths = {
             name: self.space.path(path) for name, path in (named_paths or {}).items()
         }
+
+    @property
+    def sampler(self):
+        """What draws the path of each training step; may be set at any time."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler):
+        draws = hasattr(sampler, "draw") or hasattr(sampler, "draw_step")
+        if not draws or isinstance(sampler, type):
+            raise ValueError(
+                "Expected a sampler, an object with `draw` or `draw_step` such as "
+                f"UniformSampler(). Received: {sampler!r}"
+            )
+        self._sampler = sampler
 
     # Paths
 
@@ -137,8 +155,20 @@ class Supernet(PathTrainer):
 
     # Saving
 
+    @functools.wraps(PathTrainer.save)
+    def save(self, *args, **kwargs):
+        """Keras' `save`."""
+        # What cannot be saved is to fail before Keras has emptied the file.
+        json.dumps(keras.saving.serialize_keras_object(self))
+        return super().save(*args, **kwargs)
+
     def get_config(self):
         """Mirrors `__init__`, with the graph as `keras.Model` describes it."""
+        if not hasattr(self.sampler, "get_config"):
+            raise ValueError(
+                "To save a supernet takes a sampler with `get_config` and "
+                f"`from_config`. Received: {self.sampler!r}"
+            )
         return {
             **super().get_config(),
             "sampler": keras.saving.serialize_keras_object(self.sampler),

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import Grid, dense_net
+from models import FromList, Grid, dense_net
 
-from keras_spos import ChoiceBlock, Supernet
+from keras_spos import ChoiceBlock, Supernet, UniformSampler
 
 
 def block(name, labels="ab", **arguments):
@@ -143,3 +143,88 @@ def test_named_paths_are_checked_and_saved(tmp_path):
     assert loaded.seed == 4
     with pytest.raises(ValueError, match="Received: 2"):
         Supernet(net.input, net.output, named_paths={"bad": [2, 0]})
+
+
+class Draws:
+    """A sampler without a config."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def draw(self, space, rng):
+        return self.path
+
+
+@pytest.mark.parametrize(
+    "sampler, received",
+    [("uniform", "'uniform'"), (UniformSampler, "UniformSampler"), (3, "3")],
+)
+def test_a_sampler_draws(sampler, received):
+    net = dense_net()
+    message = (
+        rf"a sampler, an object with `draw` or `draw_step`.*Received: .*{received}"
+    )
+    with pytest.raises(ValueError, match=message):
+        net.sampler = sampler
+    with pytest.raises(ValueError, match=message):
+        dense_net(sampler=sampler)
+    assert isinstance(net.sampler, UniformSampler)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        (0,),
+        (0, 1, 0),
+        (0, -1),
+        np.array([0, 2]),
+        (0, 0.5),
+        (0, (1, 2)),
+        ((), 0),
+        np.zeros((1, 2), int),
+        [np.zeros(2, int), 0],
+        iter((0, 1)),
+        None,
+        3,
+    ],
+    ids=str,
+)
+def test_what_a_sampler_draws_is_checked(path):
+    net = dense_net(sampler=Draws(path))
+    net.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"Expected Draws to draw .* of 2 decisions"):
+        net.train_on_batch(np.ones((2, 3)), np.ones((2, 4)))
+    net.sampler = FromList([(0, 1)])
+    net.train_on_batch(np.ones((2, 3)), np.ones((2, 4)))
+
+
+@pytest.mark.parametrize(
+    "path", [(0, 1), [1, 0], np.array([1, 1]), ((0, 1), 1), [frozenset({1}), [0, 1]]]
+)
+def test_what_a_sampler_may_draw(path):
+    assert dense_net(sampler=Draws(path)).draw(0) is path
+
+
+def test_several_options_are_for_layers_of_one_decision():
+    inputs = keras.Input((4, 4, 3))
+    net = Supernet(inputs, Grid(3, name="grid")(inputs), sampler=Draws([(0, 1), (0,)]))
+    net.compile("sgd", "mse")
+    x = np.ones((2, 4, 4, 3))
+    with pytest.raises(ValueError, match="'grid' combines .*one choice at a time"):
+        net.train_on_batch(x, x)
+
+
+def test_what_cannot_be_saved_leaves_the_file_alone(tmp_path):
+    net = dense_net()
+    file = tmp_path / "net.keras"
+    net.save(file)
+    before = file.read_bytes()
+    net.sampler = Draws((0, 1))
+    net.compile("sgd", "mse")
+    net.train_on_batch(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(ValueError, match="a sampler with `get_config`.*Draws"):
+        net.save(file)
+    assert file.read_bytes() == before
+    net.sampler = UniformSampler()
+    net.save(file)
+    keras.saving.load_model(file)

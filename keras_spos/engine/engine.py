@@ -325,11 +325,12 @@ def _choices(step, active):
     if step.layer is None:
         return [()]
     picked = [active[d] for d in step.decisions]
-    if len(picked) == 1 and isinstance(picked[0], (tuple, list, frozenset)):
-        if len(step.layer.stages((0,))) > 1:
+    several = [isinstance(p, (tuple, list, frozenset)) for p in picked]
+    if any(several):
+        if len(picked) > 1 or len(step.layer.stages((0,))) > 1:
             raise ValueError(
                 f"{step.layer.name!r} combines its parts by itself: one choice at a "
-                f"time. Received: {tuple(picked[0])}."
+                f"time. Received: {picked}."
             )
         return [(int(i),) for i in sorted(picked[0])]
     return [tuple(int(i) for i in picked)]
