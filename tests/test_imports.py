@@ -23,6 +23,7 @@ PARTS = [
         "ranking",
         "weight_slice",
     ],
+    ["own_code"],
     ["signatures"],
     ["costs", "layers", "tabular"],
     ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],
