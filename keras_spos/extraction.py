@@ -9,7 +9,7 @@ from keras import ops
 from keras_spos.graph import functional, nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.signatures import is_adaptable
+from keras_spos.own_code import is_adaptable, rebuild
 
 
 def extract(model, space, path, fresh=False, overrides=None):
@@ -167,7 +167,7 @@ class _Builder:
             if self.fresh and isinstance(operation, keras.layers.BatchNormalization):
                 if not config["center"] and not config["scale"]:
                     config["center"] = config["scale"] = True
-            new = type(operation).from_config(config)
+            new = rebuild(operation, config)
             self.copies[id(operation)] = new
             if isinstance(operation, keras.layers.Layer):
                 self.pairs.append((new, operation))

@@ -13,12 +13,14 @@ Example:
 
 import functools
 import json
+import warnings
 
 import keras
 from keras import ops
 
 from keras_spos.extraction import extract, inherit
 from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.own_code import can_rebuild
 from keras_spos.path_trainer import PathTrainer
 from keras_spos.samplers import UniformSampler
 from keras_spos.space import SearchSpace
@@ -30,13 +32,17 @@ class Supernet(PathTrainer):
 
     `fit` samples one path per training step and updates that path alone. `evaluate`,
     `predict` and calls run the current path (`path`, `set_path`). Compiling, callbacks,
-    saving and loading are those of any Keras model.
+    saving and loading are those of any Keras model. An optimizer's moving averages of
+    weights (`use_ema`) move, and with `ema_overwrite_frequency` replace weights, on the
+    path of a step alone; the averages of all replace all at the end of `fit`.
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
         outputs: Symbolic outputs.
         name: The model's name.
-        sampler: Draws the path of each training step. Defaults to `UniformSampler()`.
+        sampler: Draws the path of each training step: an object with `draw` or
+            `draw_step` (`keras_spos.samplers`), and `get_config` for saving. Defaults
+            to `UniformSampler()`.
         seed: Paths and random layers draw from (seed, step), so that a resumed run
             repeats them.
         named_paths: Known architectures: a dict from name to path.
@@ -60,6 +66,7 @@ class Supernet(PathTrainer):
                 "ChoiceBlock, in its graph. Received: none."
             )
         _check_none_is_hidden(self)
+        _warn_of_what_extract_cannot_rebuild(self)
         self.space = _read_space(self.searchable_layers)
         self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
@@ -118,7 +125,8 @@ class Supernet(PathTrainer):
                 current path.
             fresh: False copies the supernet's weights. True initializes new ones for
                 retraining, and gives batch norms that have neither scale nor offset
-                both, as the papers' retrained networks have.
+                both, as the papers' retrained networks have. What layers learned by
+                `adapt` is copied anyway.
 
         Returns:
             A `keras.Model` with its own weights.
@@ -198,6 +206,21 @@ def _check_none_is_hidden(net):
                 f"Searchable layer {layer.name!r} is inside another layer or model, "
                 "where no path reaches it. Use it in the supernet's own graph."
             )
+
+
+def _warn_of_what_extract_cannot_rebuild(net):
+    names = [
+        layer.name
+        for layer in net._flatten_layers(include_self=False)
+        if not isinstance(layer, SearchableLayer) and not can_rebuild(layer)
+    ]
+    if names:
+        warnings.warn(
+            "`extract` and loading make layers again from their configs. Expected a "
+            "`get_config` in every class, and named functions in the place of lambdas. "
+            f"Received: {sorted(names)}",
+            stacklevel=3,
+        )
 
 
 def _read_space(layers):

@@ -1,12 +1,14 @@
 """ChoiceBlock obeys the laws, and says what is wrong with its arguments."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 from laws import SearchableLayerLaws
 from models import Grid, options
 
-from keras_spos import ChoiceBlock
+from keras_spos import ChoiceBlock, ElasticBlock, MultiPathBlock, Supernet
+from keras_spos.layers import PathGroup
 
 
 class TestChoiceBlock(SearchableLayerLaws):
@@ -48,6 +50,8 @@ def test_options_may_be_lists_layers_or_models():
     [
         ({"options": []}, "at least one option. Received: none"),
         ({"options": [len]}, "An option is a Keras layer"),
+        ({"options": layers.ReLU(name="r")}, "a list of options. Received: .*name=r"),
+        ({"options": None}, "a list of options. Received: None"),
         ({"options": [layers.ReLU()], "labels": "ab"}, r"one label per option \(1\)"),
     ],
 )
@@ -56,7 +60,23 @@ def test_bad_arguments(arguments, message):
         ChoiceBlock(**arguments)
 
 
+def test_an_empty_list_passes_its_input_on():
+    inputs = keras.Input((3,))
+    block = ChoiceBlock([[layers.Dense(3), layers.ReLU()], []], labels="ab")
+    net = Supernet(inputs, block(inputs))
+    net.set_path((1,))
+    x = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(net.predict(x, verbose=0), x)
+    assert isinstance(net.extract().layers[-1], layers.Identity)
+
+
 def test_options_must_agree_on_their_output():
     block = ChoiceBlock([layers.Dense(3), layers.Dense(4)], labels="ab", name="x")
     with pytest.raises(ValueError, match=r"one shape and type.*a gives.*3.*b gives.*4"):
         block(keras.Input((2,)))
+
+
+@pytest.mark.parametrize("make", [ElasticBlock, MultiPathBlock, PathGroup])
+def test_one_layer_in_the_place_of_a_list(make):
+    with pytest.raises(ValueError, match="Expected a list of .* Received: .*name=r"):
+        make(layers.ReLU(name="r"))

@@ -236,3 +236,71 @@ def test_an_adapted_layer_inherits():
     x = data(5, (4,))[0]
     outputs = [net.predict(x, verbose=0) for net in nets]
     np.testing.assert_allclose(*outputs, 1e-5)
+
+
+def times(factor):
+    def act(x):
+        return factor * x
+
+    return act
+
+
+class Halved(keras.regularizers.Regularizer):
+    """A class that is registered nowhere."""
+
+    def __call__(self, x):
+        return keras.ops.sum(x) / 2
+
+    def get_config(self):
+        return {}
+
+
+def test_functions_and_classes_of_the_users_are_found():
+    inputs = keras.Input((4,))
+    options = [
+        layers.Lambda(times(2.0)),
+        [layers.Lambda(times(3.0)), layers.Lambda(times(5.0))],
+        layers.Dense(4, activation=times(7.0), kernel_regularizer=Halved()),
+    ]
+    net = Supernet(inputs, ChoiceBlock(options, "abc")(inputs))
+    x = data(5, (4,))[0]
+    for path in net.space.enumerate():
+        net.set_path(path)
+        outputs = [m.predict(x, verbose=0) for m in (net, net.extract(path))]
+        np.testing.assert_allclose(*outputs, 1e-5, 1e-6)
+    assert len(net.extract((2,)).losses) == 1
+
+
+class NotDescribed(keras.regularizers.Regularizer):
+    """A regularizer without `get_config`."""
+
+    def __call__(self, x):
+        return keras.ops.sum(x)
+
+
+class Undescribed(layers.Layer):
+    """Has no config that it could be made of again."""
+
+    def __init__(self, function):
+        super().__init__(name="undescribed")
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def test_what_cannot_be_extracted_is_told_at_once():
+    inputs = keras.Input((4,))
+    options = [
+        layers.Lambda(lambda x: x, name="unnamed"),
+        Undescribed(times(2.0)),
+        layers.Lambda(times(2.0), name="named"),
+        layers.Dense(4, kernel_regularizer=NotDescribed(), name="penalized"),
+    ]
+    block = ChoiceBlock(options, "abcd")(inputs)
+    names = r"\['penalized', 'undescribed', 'unnamed'\]"
+    with pytest.warns(UserWarning, match=f"Received: {names}"):
+        net = Supernet(inputs, block)
+    x = np.ones((2, 4))
+    net.set_path((1,))
+    np.testing.assert_array_equal(net.predict(x, verbose=0), 2 * x)

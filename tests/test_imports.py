@@ -24,6 +24,7 @@ PARTS = [
         "scores",
         "weight_slice",
     ],
+    ["own_code"],
     ["signatures"],
     ["costs", "layers", "tabular"],
     ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],

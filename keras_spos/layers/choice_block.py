@@ -7,13 +7,14 @@ Example:
 """
 
 import re
+from collections.abc import Iterable
 
 import keras
 from keras.src.backend import get_keras_mask
 
 from keras_spos.graph import functional
 from keras_spos.layers.searchable import MASKED, SearchableLayer
-from keras_spos.signatures import is_stock
+from keras_spos.own_code import is_stock
 from keras_spos.space import Decision
 
 
@@ -23,8 +24,8 @@ class ChoiceBlock(SearchableLayer):
 
     Args:
         options: Candidate layers. Each is a Keras layer, a Keras model (a small graph),
-            or a list of layers to run in turn. All map the block's input to outputs of
-            one shape.
+            or a list of layers to run in turn; of none, to pass the input on. All map
+            the block's input to outputs of one shape.
         labels: A readable label for each option. Defaults to the options' names, or to
             class and number where Keras made the names.
         decision: Name of the decision. Blocks that give the same name share one
@@ -38,7 +39,7 @@ class ChoiceBlock(SearchableLayer):
 
     def __init__(self, options, labels=None, decision=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
-        self.options = [as_layer(option) for option in options]
+        self.options = [as_layer(option) for option in as_list(options, "options")]
         if not self.options:
             raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
         self.labels = tuple(
@@ -109,13 +110,20 @@ class ChoiceBlock(SearchableLayer):
 def as_layer(option):
     """A layer as it is, a list of layers as one."""
     if isinstance(option, (list, tuple)):
-        option = keras.Sequential(list(option))
+        option = keras.Sequential(list(option)) if option else keras.layers.Identity()
     if not isinstance(option, keras.layers.Layer):
         raise ValueError(
             "An option is a Keras layer, a Keras model or a list of layers. "
             f"Received: {option!r}"
         )
     return option
+
+
+def as_list(items, expected):
+    """A list of several items; an error for one that is none itself."""
+    if isinstance(items, keras.layers.Layer) or not isinstance(items, Iterable):
+        raise ValueError(f"Expected a list of {expected}. Received: {items!r}")
+    return list(items)
 
 
 def default_label(index, option):

@@ -13,10 +13,10 @@ import types
 
 import keras
 
-from keras_spos.layers.choice_block import default_label
+from keras_spos.layers.choice_block import as_list, default_label
 from keras_spos.layers.elastic import ElasticLayer
 from keras_spos.layers.searchable import SearchableLayer
-from keras_spos.signatures import is_adaptable
+from keras_spos.own_code import is_adaptable, rebuild
 from keras_spos.space import Decision
 from keras_spos.weight_slice import WeightSlice, placeholders
 
@@ -45,7 +45,7 @@ class ElasticBlock(SearchableLayer):
         self, options, labels=None, widths=None, bits=None, name=None, **kwargs
     ):
         super().__init__(name=name, **kwargs)
-        self.options = list(options)
+        self.options = as_list(options, "Functional models")
         for option in self.options:
             if not hasattr(option, "_nodes_by_depth"):
                 raise ValueError(
@@ -114,7 +114,7 @@ class ElasticBlock(SearchableLayer):
                     new = layer.at(width=width, bits=bits)
                     made[id(layer)] = new, layer.weights_at(bits=bits)
                 else:
-                    new = type(layer).from_config(layer.get_config())
+                    new = rebuild(layer, layer.get_config())
                     made[id(layer)] = new, getattr(layer, "weights", [])
             return made[id(layer)][0]
 

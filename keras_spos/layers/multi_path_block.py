@@ -11,6 +11,7 @@ Example:
 import keras
 from keras import layers
 
+from keras_spos.layers.choice_block import as_list
 from keras_spos.layers.path_group import PathGroup
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.layers.shadow_batch_norm import ShadowBatchNormalization
@@ -44,7 +45,7 @@ class MultiPathBlock(SearchableLayer):
             raise ValueError(
                 f"Expected max_paths >= 1. Received: max_paths={max_paths}"
             )
-        groups = list(groups)
+        groups = as_list(groups, "PathGroups or layers")
         are_groups = {isinstance(group, PathGroup) for group in groups}
         if len(are_groups) != 1:
             raise ValueError(

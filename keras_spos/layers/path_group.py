@@ -13,7 +13,7 @@ import itertools
 
 import keras
 
-from keras_spos.layers.choice_block import as_layer, default_label
+from keras_spos.layers.choice_block import as_layer, as_list, default_label
 from keras_spos.layers.shadow_batch_norm import ShadowBatchNormalization
 
 
@@ -46,7 +46,7 @@ class PathGroup(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.paths = [as_layer(path) for path in paths]
+        self.paths = [as_layer(path) for path in as_list(paths, "paths")]
         if not self.paths:
             raise ValueError("A PathGroup needs at least one path. Received: none.")
         self.before = None if before is None else as_layer(before)
