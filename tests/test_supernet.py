@@ -187,7 +187,6 @@ def test_a_sampler_draws(sampler, received):
         None,
         3,
     ],
-    ids=str,
 )
 def test_what_a_sampler_draws_is_checked(path):
     net = dense_net(sampler=Draws(path))
