@@ -18,7 +18,6 @@ from keras_spos.recalibration import (
     batches_of,
     combine,
     images_of,
-    one_to_one,
     shuffled,
     split,
 )
@@ -48,7 +47,7 @@ class Evaluator:
             "loss" the score is its negative. What "accuracy" means follows from labels
             and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives
             several scores from one pass, ``[n, metrics]``.
-        batch_size: Images per batch of the validation set.
+        batch_size: Images per batch of the validation set; None is one batch.
         calibration_batch_size: Images per batch of the calibration set. By default as
             many as there are, up to `memory`.
         recalibrate: False uses the supernet's moving averages, for comparison.
@@ -73,7 +72,11 @@ class Evaluator:
         preprocess=None,
         verbose=False,
     ):
-        one_to_one(net)
+        if len(net.inputs) != 1 or len(net.outputs) != 1:
+            raise ValueError(
+                "Expected a supernet of one input and one output. Received: "
+                f"{len(net.inputs)} inputs, {len(net.outputs)} outputs."
+            )
         self.net = net
         images = None if calibration is None else images_of(calibration)
         if recalibrate and (images is None or not len(images)):
@@ -99,7 +102,8 @@ class Evaluator:
         self.labels = y
         self.metric = metric
         for one in self._metrics():
-            check_metric(one, net, y)
+            if one != "loss":  # The supernet may be compiled later.
+                check_metric(one, net, y)
         self.recalibrate = recalibrate
         self.verbose = verbose
         self.preprocess = preprocess or (lambda images: images)
@@ -109,7 +113,7 @@ class Evaluator:
         total = per_image * (len(x) + (len(images) if recalibrate else 0))
         # A snapshot is kept for each choice that a later path changes.
         self._share = total * 4 <= memory
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"Expected batch_size >= 1. Received: {batch_size}")
         self._validation = split(x, batch_size)
         self._calibration = []
@@ -127,6 +131,8 @@ class Evaluator:
             A float array ``[n]``, or ``[n, metrics]``.
         """
         paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
+        for one in self._metrics():
+            check_metric(one, self.net, self.labels)
         known = _fingerprint(self.net), self._described_metrics()
         if known != self._known:
             self.cache.clear()
@@ -146,13 +152,13 @@ class Evaluator:
     def identity(self):
         """What scores depend on: a text that changes with weights, images or metric."""
         batches = [*self._calibration, *self._validation]
-        # That preprocessing is the same shows on a few images.
-        prepared = [ops.convert_to_numpy(self.preprocess(b[:4])) for b in batches[:1]]
+        # That preprocessing is the same shows on an image.
+        prepared = [ops.convert_to_numpy(self.preprocess(b[:1])) for b in batches[:1]]
         checksum = 0
         for array in [*batches, self.labels, *prepared]:
             checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
         return (
-            f"{self.net.name}, weights {_fingerprint(self.net):08x}, images "
+            f"weights {_fingerprint(self.net):08x}, images "
             f"{checksum:08x}, metric {self._described_metrics()}, recalibrate "
             f"{[len(b) for b in self._calibration] or False}"
         )
@@ -186,10 +192,10 @@ class Evaluator:
         return self.metric if isinstance(self.metric, tuple) else (self.metric,)
 
     def _score(self, path, predictions):
-        if not np.all(np.isfinite(predictions)):
+        if np.any(np.isnan(predictions)):
             raise ValueError(
-                f"Expected finite outputs. Received: NaN or infinity on path {path}. "
-                "The supernet's weights or the images are not finite."
+                f"Expected outputs that are numbers. Received: NaN on path {path}. The "
+                "supernet's weights or the images are not finite."
             )
         scores = [
             score_of(metric, self.net, self.labels, predictions)

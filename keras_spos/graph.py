@@ -4,10 +4,14 @@ Example:
     >>> [node.operation.name for node in nodes(model)]             # doctest: +SKIP
 """
 
+import keras
+
 
 def functional(model):
     """The model that holds the graph: a Sequential model keeps it in one of its own."""
-    return getattr(model, "_functional", None) or model
+    if isinstance(model, keras.Sequential):
+        return model._functional or model
+    return model
 
 
 def nodes(model):

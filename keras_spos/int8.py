@@ -79,7 +79,7 @@ def to_int8(
     images = np.asarray(representative_data, "float32")
     _check(model, images, path, training)
     if validation is not None:
-        validation = _checked_validation(model, *validation)
+        validation = _checked_validation(model, *validation[:2])
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if path.endswith(".onnx"):
         difference = None

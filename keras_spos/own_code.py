@@ -27,7 +27,7 @@ def own_code(operation):
         if isinstance(value, (list, tuple, set)):
             for item in value:
                 collect(item)
-        elif callable(value):
+        elif callable(value) and getattr(value, "__self__", None) is not operation:
             # An object that describes itself is told apart by its class and its parts.
             described = hasattr(value, "get_config")
             code = type(value) if described else value
@@ -60,14 +60,16 @@ def rebuild(operation, config):
 
 
 def can_rebuild(operation):
-    """Whether `rebuild` can work: with a config, and without a lambda."""
+    """Whether `rebuild` can work: with a config, and without a lambda in it."""
     own = own_code(operation)
-    if any(getattr(code, "__name__", None) == "<lambda>" for code in own):
+    # A class of the user's may make its functions itself.
+    stock = is_stock(type(operation))
+    if stock and any(getattr(code, "__name__", None) == "<lambda>" for code in own):
         return False
     try:
         if own:
             operation.get_config()
-    except (TypeError, ValueError, NotImplementedError):
+    except (TypeError, ValueError, AttributeError, NotImplementedError):
         return False
     return True
 

@@ -21,7 +21,7 @@ def recalibrate(model, images, batch_size=None):
     """Gives a stock model the batch norm statistics of some images, exactly.
 
     Args:
-        model: A Functional or Sequential model of one input and one output, such as
+        model: A Functional or Sequential model of one input, such as
             ``net.extract(path)``. Changed in place.
         images: Training images, an array ``[n, ...]``, or a dataset of batches.
         batch_size: Images per batch; all at once by default, which alone is exact. See
@@ -30,7 +30,11 @@ def recalibrate(model, images, batch_size=None):
     Returns:
         The model.
     """
-    one_to_one(model)
+    if len(model.inputs) != 1:
+        raise ValueError(
+            "Recalibration takes models of one input. "
+            f"Received: {len(model.inputs)} inputs."
+        )
     images = images_of(images)
     if not len(images):
         raise ValueError("Recalibration needs training images. Received: none.")
@@ -121,15 +125,6 @@ def combine(measured):
         for key, value in zip(ids, (mean, variance), strict=True):
             result[key] = ops.convert_to_tensor(value, "float32")
     return result
-
-
-def one_to_one(model):
-    """Refuses a model of several inputs or outputs."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
-            "Recalibration and scoring take models of one input and one output. "
-            f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs."
-        )
 
 
 def shuffled(images, size):

@@ -61,14 +61,35 @@ def score_of(metric, net, labels, predictions):
 
 def describe_metric(metric, net):
     """A text that differs between metrics, and between losses."""
-    if isinstance(metric, str) and metric != "loss":
-        return metric
-    what = net.loss if metric == "loss" else metric
-    if isinstance(what, str):
-        return f"{metric} {what}"
-    config = what.get_config() if hasattr(what, "get_config") else {}
-    name = getattr(what, "__name__", type(what).__name__)
-    return f"{name} {json.dumps(config, sort_keys=True, default=str)}"
+    loss = [described(net.loss)] if metric == "loss" else []
+    return json.dumps([described(metric), *loss], sort_keys=True, default=str)
+
+
+def described(value):
+    """What a loss or a metric is, as JSON, the same in every process.
+
+    Names are left out: Keras numbers them by what was made before.
+    """
+    if isinstance(value, dict):
+        return {key: described(v) for key, v in value.items() if key != "name"}
+    if isinstance(value, (list, tuple)):
+        return [described(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):
+        # Keras leaves some settings out of a configuration, such as Huber's delta.
+        settings = [_config(value), getattr(value, "_fn_kwargs", None)]
+        return {type(value).__name__: described(settings)}
+    # A function has no settings that can be read, nor has another callable.
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _config(value):
+    try:
+        return value.get_config()
+    # Of a class, or around a function, that was not made to be saved.
+    except Exception:
+        return None
 
 
 def _kind(labels, outputs):

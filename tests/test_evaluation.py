@@ -166,6 +166,31 @@ def test_identities_tell_what_scores_depend_on(net):
     assert score(batch_size=3, memory=1e9).identity() == score().identity()
 
 
+def test_names_that_keras_numbers_are_no_identity():
+    class Metric(keras.metrics.SparseCategoricalAccuracy):
+        pass
+
+    identities = set()
+    for _ in range(2):
+        net = dense_net()
+        net = randomize(Supernet(net.inputs, net.outputs))
+        x, y = data(6, (3,))
+        score = Evaluator(net, None, (x, y), metric=Metric(), recalibrate=False)
+        identities.add(score.identity())
+    assert len(identities) == 1
+
+
+def test_metrics_of_any_form():
+    net = randomize(dense_net())
+    x, y = data(6, (3,))
+    forms = ["accuracy", keras.metrics.SparseCategoricalAccuracy]
+    scores = [
+        Evaluator(net, None, (x, y), form, batch_size=None, recalibrate=False)((0, 1))
+        for form in forms
+    ]
+    assert scores[0] == scores[1]
+
+
 def test_another_loss_is_another_score():
     net = dense_net()
     net.compile(loss="mse")
@@ -177,23 +202,24 @@ def test_another_loss_is_another_score():
     assert score((0, 0)) != before
 
 
-def test_outputs_that_are_not_finite():
+def test_outputs_that_are_not_numbers():
     net = dense_net()
     score = Evaluator(net, None, data(6, (3,)), recalibrate=False)
     net.get_layer("classifier").bias.assign([np.nan, 0, 0, 0])
-    with pytest.raises(ValueError, match=r"NaN or infinity on path \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"Received: NaN on path \(0, 1\)"):
         score((0, 1))
 
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="compiled supernet. Received: loss=None"):
-        Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))
+        Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))((0, 0))
     a, b = keras.Input((3,)), keras.Input((3,))
     x = keras.layers.Add()([a, b])
     two = Supernet([a, b], ChoiceBlock([keras.layers.Dense(3)] * 2, "ab")(x))
-    for refuses in (Evaluator, recalibrate):
-        with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):
-            refuses(two, *[np.ones((4, 3))] * (2 if refuses is Evaluator else 1))
+    with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):
+        Evaluator(two, np.ones((4, 3)), (np.ones((4, 3)), np.ones(4)))
+    with pytest.raises(ValueError, match="models of one input. Received: 2"):
+        recalibrate(two, np.ones((4, 3)))
 
 
 def test_validation_may_be_a_dataset(net, paths):

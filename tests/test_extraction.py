@@ -304,3 +304,25 @@ def test_what_cannot_be_extracted_is_told_at_once():
     x = np.ones((2, 4))
     net.set_path((1,))
     np.testing.assert_array_equal(net.predict(x, verbose=0), 2 * x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Around(layers.Layer):
+    """Holds a model under a name that Keras uses too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        inputs = keras.Input((3,))
+        self._functional = keras.Model(inputs, layers.Dense(3)(inputs))
+
+    def call(self, inputs):
+        return 5 * self._functional(inputs)
+
+
+def test_a_layer_around_a_model_is_no_model():
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, ChoiceBlock([Around(), layers.Dense(3)])(inputs))
+    x = np.ones((2, 3), "float32")
+    net.set_path((0,))
+    expected = net.predict(x, verbose=0)
+    np.testing.assert_allclose(net.extract((0,)).predict(x, verbose=0), expected, 1e-5)

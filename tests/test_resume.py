@@ -430,6 +430,20 @@ def test_the_best_model_is_not_overwritten_by_a_worse_one(tmp_path):
     assert (tmp_path / "best.weights.h5").read_bytes() == best
 
 
+def test_inside_another_callback(tmp_path):
+    class Around(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.resume = ks.callbacks.Resume(tmp_path)
+
+        def __getattribute__(self, name):
+            own = name.startswith("_") or name == "resume"
+            return super().__getattribute__(name) if own else getattr(self.resume, name)
+
+    history, _ = beside(tmp_path / "other", [Around()], epochs=2)
+    assert len(history["loss"]) == 2 and names(tmp_path)
+
+
 def test_other_callbacks_beside_it_are_refused(tmp_path):
     beside(tmp_path, [early_stopping(patience=5)], epochs=1)
     with pytest.raises(ValueError, match=r"\['EarlyStopping'\]. Received: \[\]. Use"):
@@ -483,7 +497,7 @@ def scored(folder, stop=None, paths=3):
     net.compile(keras.optimizers.SGD(0.5), cross_entropy())
     x, y = small_data(12, (3,))
     sampled = ks.callbacks.SampledAccuracy(ks.Evaluator(net, x, (x, y)), paths, every=2)
-    resume = ks.callbacks.Resume(folder, also=[sampled])
+    resume = ks.callbacks.Resume(folder, also=iter([sampled]))
     callbacks = [*([Stop(stop)] if stop else []), sampled, resume]
     net.fit(x, y, batch_size=4, shuffle=False, epochs=5, verbose=0, callbacks=callbacks)
     return resume.history, sampled.epochs, sampled.scores

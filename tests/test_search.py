@@ -265,7 +265,9 @@ def test_one_limit_or_table_needs_no_list():
     listed = evolve(SPACE, Landscape(SPACE), limits=[limit], **options)
     np.testing.assert_array_equal(alone.history.paths, listed.history.paths)
     one = nsga2(SPACE, Landscape(SPACE), minimize=FLOPS, limits=limit, **options)
-    some = nsga2(SPACE, Landscape(SPACE), minimize=[FLOPS], limits=[limit], **options)
+    some = nsga2(
+        SPACE, Landscape(SPACE), minimize=iter([FLOPS]), limits=iter([limit]), **options
+    )
     assert one.front == some.front
 
 

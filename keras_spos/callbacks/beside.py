@@ -39,6 +39,8 @@ def beside(callback):
         frame = frame.f_back
     else:
         return []
+    if callback not in caller.callbacks:
+        return []  # Inside another callback.
     place = caller.callbacks.index(callback)
     known = tuple(_REMEMBERED)
     late = [type(c).__name__ for c in caller.callbacks[place:] if isinstance(c, known)]

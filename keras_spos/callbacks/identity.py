@@ -4,6 +4,8 @@ import json
 
 import keras
 
+from keras_spos.scores import described
+
 
 def identity(model):
     """What a run and the one that goes on with its checkpoint must have in common.
@@ -28,34 +30,10 @@ def identity(model):
             [list(v.shape), str(v.dtype)] for v in model.optimizer.variables
         ],
         "steps_per_execution": model.steps_per_execution,
-        "loss": _of_loss(model.loss),
+        "loss": described(model.loss),
         "loss weights": getattr(model._compile_loss, "_user_loss_weights", None),
     }
     return _without_names(json.loads(json.dumps(result, default=str)))
-
-
-def _of_loss(loss):
-    """What a loss is, as JSON: the same in every process."""
-    if isinstance(loss, dict):
-        return {key: _of_loss(value) for key, value in loss.items()}
-    if isinstance(loss, (list, tuple)):
-        return [_of_loss(value) for value in loss]
-    if loss is None or isinstance(loss, (str, bool, int, float)):
-        return loss
-    if isinstance(loss, keras.losses.Loss):
-        # Keras leaves some settings out of a configuration, such as Huber's delta.
-        settings = [_config(loss), getattr(loss, "_fn_kwargs", None)]
-        return {type(loss).__name__: _of_loss(settings)}
-    # A function has no settings that can be read, nor has another callable.
-    return getattr(loss, "__qualname__", type(loss).__qualname__)
-
-
-def _config(loss):
-    try:
-        return loss.get_config()
-    # Of a class, or around a function, that was not made to be saved.
-    except Exception:
-        return None
 
 
 def _without_names(value):

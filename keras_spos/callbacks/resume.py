@@ -23,7 +23,7 @@ class Resume(keras.callbacks.Callback):
     what Keras' EarlyStopping, ReduceLROnPlateau, ModelCheckpoint and SwapEMAWeights
     remember; the search space, the seed, the loss and the optimizer's settings, by
     which a checkpoint of another run is refused. The first is written before the first
-    step.
+    step. Those callbacks stand before this one, and are the same when a run goes on.
 
     `keras.callbacks.BackupAndRestore` writes weights and epoch into two files, leaves
     out random seeds and logs, repeats the whole epoch on weights from within it, and
@@ -63,6 +63,7 @@ class Resume(keras.callbacks.Callback):
                 "Expected data with a method set_epoch(epoch). "
                 f"Received: {type(data).__name__}"
             )
+        also = list(also)
         without = [type(c).__name__ for c in also if not hasattr(c, "get_state")]
         if without:
             raise ValueError(
@@ -73,7 +74,7 @@ class Resume(keras.callbacks.Callback):
         self.data = data
         self.keep = keep
         self.save_freq = save_freq
-        self.also = list(also)
+        self.also = also
         self.logs = []
         if save_freq != "epoch":
             # Keras waits for each step of a model if any callback has this method.

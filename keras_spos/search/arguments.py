@@ -29,7 +29,8 @@ def checked_limits(limits):
 
 def checked_objectives(tables):
     """One table or several, as a tuple."""
-    tables = tuple(tables) if isinstance(tables, (list, tuple)) else (tables,)
+    one = isinstance(tables, Limit) or callable(tables)
+    tables = (tables,) if one else tuple(tables)
     if not tables:
         raise ValueError("nsga2 needs a table to minimize, such as minimize=[flops].")
     for table in tables:
