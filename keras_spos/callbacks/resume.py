@@ -24,6 +24,8 @@ class Resume(keras.callbacks.Callback):
     remember; the search space, the seed, the loss and the optimizer's settings, by
     which a checkpoint of another run is refused. The first is written before the first
     step. Those callbacks stand before this one, and are the same when a run goes on.
+    (What Keras does at the last epoch of a training, such as writing averages over the
+    weights, is done when it is extended.)
 
     `keras.callbacks.BackupAndRestore` writes weights and epoch into two files, leaves
     out random seeds and logs, repeats the whole epoch on weights from within it, and
