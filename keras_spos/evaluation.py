@@ -102,7 +102,7 @@ class Evaluator:
         self.labels = y
         self.metric = metric
         for one in self._metrics():
-            if one != "loss":  # The supernet may be compiled later.
+            if one != "loss":  # The supernet may be compiled later, see `__call__`.
                 check_metric(one, net, y)
         self.recalibrate = recalibrate
         self.verbose = verbose
@@ -131,8 +131,8 @@ class Evaluator:
             A float array ``[n]``, or ``[n, metrics]``.
         """
         paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
-        for one in self._metrics():
-            check_metric(one, self.net, self.labels)
+        if "loss" in self._metrics():
+            check_metric("loss", self.net, self.labels)
         known = _fingerprint(self.net), self._described_metrics()
         if known != self._known:
             self.cache.clear()

@@ -62,7 +62,7 @@ def score_of(metric, net, labels, predictions):
 def describe_metric(metric, net):
     """A text that differs between metrics, and between losses."""
     loss = [described(net.loss)] if metric == "loss" else []
-    return json.dumps([described(metric), *loss], sort_keys=True, default=str)
+    return json.dumps([described(metric), *loss], sort_keys=True)
 
 
 def described(value):
@@ -74,6 +74,8 @@ def described(value):
         return {key: described(v) for key, v in value.items() if key != "name"}
     if isinstance(value, (list, tuple)):
         return [described(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):

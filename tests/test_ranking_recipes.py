@@ -31,13 +31,17 @@ def equal_blocks(input_shape, l2, sampler, seed, **others):
     return Supernet(inputs, outputs, sampler=sampler, seed=seed)
 
 
-def test_no_image_is_both_trained_and_scored_on(tmp_path):
+def write_images(file, size, classes, train, test):
+    """A data set of random images, whose classes take turns."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (400, 32, 32, 3)).astype("uint8")
-    labels = np.arange(400) % 10
-    arrays = {"x_train": images[:300], "y_train": labels[:300]}
-    arrays |= {"x_test": images[300:], "y_test": labels[300:]}
-    np.savez(tmp_path / "cifar10.npz", **arrays)
+    images = rng.integers(0, 256, (train + test, size, size, 3)).astype("uint8")
+    labels = np.arange(train + test) % classes
+    arrays = {"x_train": images[:train], "y_train": labels[:train]}
+    np.savez(file, **arrays, x_test=images[train:], y_test=labels[train:])
+
+
+def test_no_image_is_both_trained_and_scored_on(tmp_path):
+    write_images(tmp_path / "cifar10.npz", 32, 10, train=300, test=100)
     settings = dataclasses.replace(
         nasbench_macro.PRESETS["small"],
         train_per_class=12,
@@ -55,12 +59,7 @@ def test_no_image_is_both_trained_and_scored_on(tmp_path):
 
 
 def test_other_images_are_read_from_their_file(tmp_path):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (840, 16, 16, 3)).astype("uint8")
-    labels = np.arange(840) % 120
-    arrays = {"x_train": images[:720], "y_train": labels[:720]}
-    arrays |= {"x_test": images[720:], "y_test": labels[720:]}
-    np.savez(tmp_path / "imagenet16_120.npz", **arrays)
+    write_images(tmp_path / "imagenet16_120.npz", 16, 120, train=720, test=120)
     # As many images of 120 classes as the preset has of 10.
     preset = dataclasses.replace(
         spos_table8.PRESETS["small"],
