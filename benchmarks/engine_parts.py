@@ -35,6 +35,7 @@ def start(kind, args):
     path = path_of(net, HEAVIEST if args.option is None else args.option)
     model = net.extract(path) if kind == "fixed" else net
     net.sampler = sampler if kind == "all" else Fixed(path)
+    net.recompute = kind == "recompute"
     before = peak_bytes()
     compiled(model)
     first = seconds_of(train, model, x, y)
@@ -70,16 +71,20 @@ def steps(args):
             return seconds_of(train, model, x, y)
         return seconds_of(lambda: (model.fit(xs, ys, **options), settle(model))) / 8
 
+    again = compiled(network(args.size))
+    again.recompute = True
     paths = paths_of(net, args, 2)
     subnets = [compiled(net.extract(path)) for path in paths]
     every = ks.PathDropoutSampler(0.0)
-    kinds = ("supernet", "fixed", *(["all"] if args.option is None else []))
+    kinds = ["supernet", "recompute", "fixed"]
+    kinds += ["all"] if args.option is None else []
     times = {kind: [] for kind in kinds}
     for number in range(args.rounds + 2):
         taken = {kind: [] for kind in kinds}
         for path, subnet in zip(paths, subnets, strict=True):
-            net.sampler = Fixed(path)
+            net.sampler = again.sampler = Fixed(path)
             taken["supernet"].append(step(net))
+            taken["recompute"].append(step(again))
             taken["fixed"].append(step(subnet))
         if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
             net.sampler = every
@@ -284,6 +289,7 @@ PARTS = {
     "alone": alone,
     "start-fixed": functools.partial(start, "fixed"),
     "start-supernet": functools.partial(start, "supernet"),
+    "start-recompute": functools.partial(start, "recompute"),
     "start-all": functools.partial(start, "all"),
     "cells": cells,
     "search": search,

@@ -20,7 +20,8 @@ from keras_spos.loss_head import LossHead
 class PathTrainer(Functional):
     """A Functional model whose steps run one path.
 
-    Subclasses set `space`, `sampler` and `seed`, and have a current `path`.
+    Subclasses set `space`, `sampler`, `seed` and `recompute`, and have a current
+    `path`.
     """
 
     _engine = None
@@ -33,11 +34,11 @@ class PathTrainer(Functional):
         # A new call of `compile` makes a new loss object, and so a new engine.
         # An optimizer is an attribute from `compile` on; `predict` needs none.
         optimizer = getattr(self, "optimizer", None)
-        compiled = getattr(self, "_compile_loss", None), optimizer
+        compiled = getattr(self, "_compile_loss", None), optimizer, self.recompute
         if self._engine is None or self._engine_compiled != compiled:
             jit = bool(self.jit_compile) and not self.run_eagerly
             self._engine = Engine(
-                self, self.space, jit_compile=jit if self.compiled else None
+                self, self.space, jit if self.compiled else None, self.recompute
             )
             self._engine_compiled = compiled
             self._head = None

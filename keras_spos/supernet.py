@@ -46,6 +46,9 @@ class Supernet(PathTrainer):
         seed: Paths and random layers draw from (seed, step), so that a resumed run
             repeats them.
         named_paths: Known architectures: a dict from name to path.
+        recompute: Whether backward passes compute each block again from its input,
+            instead of keeping what they need of it: less memory for more time. The
+            results are the same. May be set at any time.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Supernet(PathTrainer):
         sampler=None,
         seed=0,
         named_paths=None,
+        recompute=False,
         **kwargs,
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
@@ -70,6 +74,7 @@ class Supernet(PathTrainer):
         self.space = _read_space(self.searchable_layers)
         self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
+        self.recompute = recompute
         self.named_paths = {
             name: self.space.path(path) for name, path in (named_paths or {}).items()
         }
@@ -184,13 +189,15 @@ class Supernet(PathTrainer):
             "named_paths": {
                 name: list(path) for name, path in self.named_paths.items()
             },
+            "recompute": self.recompute,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Inverse of `get_config`."""
         config = dict(config)
-        own = {key: config.pop(key) for key in ("sampler", "seed", "named_paths")}
+        names = ("sampler", "seed", "named_paths", "recompute")
+        own = {name: config.pop(name) for name in names if name in config}
         own["sampler"] = keras.saving.deserialize_keras_object(own["sampler"])
         model = keras.Model.from_config(config, custom_objects=custom_objects)
         return cls(

@@ -46,14 +46,20 @@ def images(count):
     return [data(6, seed=i) for i in range(count)]
 
 
-def test_stages_train_like_reference():
+def net_of_stages(recompute):
+    net = net_of(multi_path_block())
+    net.recompute = recompute
+    return net
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_stages_train_like_reference(recompute):
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9)
-    assert_trains_like_reference(
-        lambda: net_of(multi_path_block()), optimizer, images(6)
-    )
+    assert_trains_like_reference(lambda: net_of_stages(recompute), optimizer, images(6))
 
 
 # Adam's first steps divide small gradients by their own size.
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(
     ("make", "tolerance"),
     [
@@ -63,8 +69,9 @@ def test_stages_train_like_reference():
     ],
     ids=["separable", "clipped", "accumulated"],
 )
-def test_a_slice_trains_like_a_layer_of_its_size(make, tolerance):
+def test_a_slice_trains_like_a_layer_of_its_size(make, tolerance, recompute):
     net = net_of(elastic_block())
+    net.recompute = recompute
     net.sampler = FromList([(1,)])
     subnet = net.extract((1,))
     net.compile(make(), cross_entropy())

@@ -20,9 +20,11 @@ class Engine:
         model: A Functional model, with or without searchable layers.
         space: Its `SearchSpace`, or None.
         jit_compile: Whether to compile with XLA (always done on JAX unless False).
+        recompute: Whether the backward pass runs each unit again, from its inputs,
+            instead of keeping what it needs of the forward pass.
     """
 
-    def __init__(self, model, space=None, jit_compile=None):
+    def __init__(self, model, space=None, jit_compile=None, recompute=False):
         self.model = model
         self.steps = cut(model, space)
         self.inputs = [id(t) for t in model.inputs]
@@ -30,7 +32,7 @@ class Engine:
             f"keras_spos.engine.{keras.backend.backend()}"
         )
         options = {} if jit_compile is None else {"jit_compile": jit_compile}
-        self.runner = self.backend.Runner(**options)
+        self.runner = self.backend.Runner(recompute=recompute, **options)
 
     def convert(self, inputs):
         """Model inputs as a flat list of tensors of the declared types."""

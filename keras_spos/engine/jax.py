@@ -18,9 +18,12 @@ class Runner:
 
     Args:
         jit_compile: Whether to compile (True) or to run operation by operation.
+        recompute: Whether backward passes run the whole forward pass again, instead of
+            keeping what is costly of it.
     """
 
-    def __init__(self, jit_compile=True):
+    def __init__(self, jit_compile=True, recompute=False):
+        self._is_kept = None if recompute else jax_lean.is_kept
         self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
@@ -88,7 +91,7 @@ class Runner:
                 return (floats, penalty), (outputs, new_state)
 
             sources = [x for x, d in zip(inputs, differentiable, strict=True) if d]
-            run = jax.checkpoint(run, policy=jax_lean.is_kept, prevent_cse=False)
+            run = jax.checkpoint(run, policy=self._is_kept, prevent_cse=False)
             (_, penalty), pullback, (outputs, new_state) = jax.vjp(
                 run, sources, trainable, has_aux=True
             )

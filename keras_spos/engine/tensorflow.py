@@ -14,7 +14,14 @@ import tensorflow as tf
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
 from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
-from keras_spos.engine.tensorflow_calls import Compiled, Queue, shape_of, shaped_as
+from keras_spos.engine.tensorflow_arguments import Arguments, read, refer, values
+from keras_spos.engine.tensorflow_calls import (
+    Compiled,
+    Queue,
+    shape_of,  # noqa: F401 (the engine takes it from here)
+    shaped_as,
+)
+from keras_spos.engine.tensorflow_pair import Pair
 from keras_spos.weight_slice import is_part, whole
 
 
@@ -23,10 +30,13 @@ class Runner:
 
     Args:
         jit_compile: Whether to compile with XLA.
+        recompute: Whether backward passes run the forward pass again, instead of
+            keeping what they need of it.
     """
 
-    def __init__(self, jit_compile=False):
+    def __init__(self, jit_compile=False, recompute=False):
         self.jit_compile = jit_compile
+        self.recompute = recompute
         self._cache = {}
         self.queueing = Queue().queueing
 
@@ -44,40 +54,39 @@ class Runner:
         return self._infer(unit, inputs, state, losses=unit.may_add_losses)
 
     def _infer(self, unit, inputs, state, losses):
-        trainable = self.refer(unit.trainable)
-        kinds = _kinds(trainable), _kinds(state)
-        key = ("infer", losses, unit.key, _keys(inputs), kinds)
+        given = Arguments(unit, inputs, state)
+        key = ("infer", losses, unit.key, given.key())
         if key not in self._cache:
             found = []
 
             def trace(inputs, trainable, state):
-                values = _values(unit, trainable, state)
-                outputs, _, penalty = unit.run(inputs, *values, training=False)
+                own = values(unit, trainable, state)
+                outputs, _, penalty = unit.run(inputs, *own, training=False)
                 found[:] = [penalty] if losses and penalty is not None else []
                 return outputs, found
 
-            compiled = self._compiled(trace, inputs, trainable, state)
-            self._cache[key] = compiled, bool(found)
+            self._cache[key] = self._compiled(trace, given), bool(found)
         compiled, has_penalty = self._cache[key]
-        values = compiled([*inputs, *trainable, *state])
-        outputs, penalty = (values[:-1], values[-1]) if has_penalty else (values, None)
+        outputs, penalty = compiled(given.flat()), None
+        if has_penalty:
+            *outputs, penalty = outputs
         compiled.note_shapes(inputs, outputs)
         return outputs, penalty
 
     def calibrate(self, unit, inputs, state):
         """Outputs, and what `Unit.measure` measures."""
-        trainable = self.refer(unit.trainable)
-        key = ("calibrate", unit.key, _keys(inputs), _kinds(trainable), _kinds(state))
+        given = Arguments(unit, inputs, state)
+        key = ("calibrate", unit.key, given.key())
         if key not in self._cache:
 
             def trace(inputs, trainable, state):
-                values = _values(unit, trainable, state)
-                return unit.measure(inputs, *values, substitutes(self.jit_compile))
+                own = values(unit, trainable, state)
+                return unit.measure(inputs, *own, substitutes(self.jit_compile))
 
-            self._cache[key] = self._compiled(trace, inputs, trainable, state)
-        values = self._cache[key]([*inputs, *trainable, *state])
-        split = len(values) - 2 * len(unit.norms)
-        outputs, measured = values[:split], values[split:]
+            self._cache[key] = self._compiled(trace, given)
+        results = self._cache[key](given.flat())
+        split = len(results) - 2 * len(unit.norms)
+        outputs, measured = results[:split], results[split:]
         self._cache[key].note_shapes(inputs, outputs)
         return outputs, measured
 
@@ -95,81 +104,30 @@ class Runner:
             Outputs, new values of the non-trainable variables, the regularization
             loss or None, and a record for `backward`.
         """
-        trainable = self.refer(unit.trainable)
-        kinds = _kinds(trainable), _kinds(state)
-        key = ("forward", unit.key, _keys(inputs), kinds, differentiable, unpenalized)
+        given = Arguments(unit, inputs, state)
+        key = ("forward", unit.key, given.key(), differentiable, unpenalized)
         if key not in self._cache:
-            self._cache[key] = self._trace_forward(
-                unit, inputs, differentiable, trainable, state, unpenalized
+            pair = Pair(
+                self._function,
+                unit,
+                differentiable,
+                unpenalized,
+                substitutes(self.jit_compile),
             )
-        compiled, backward, counts, has_penalty = self._cache[key]
-        values = compiled([*inputs, *trainable, *state])
-        outputs, rest = values[: counts[0]], values[counts[0] :]
-        compiled.note_shapes(inputs, outputs)
-        state, rest = rest[: counts[1]], rest[counts[1] :]
-        penalty, rest = (rest[0], rest[1:]) if has_penalty else (None, rest)
-        return outputs, state, penalty, (backward, rest, has_penalty)
+            trace = pair.recomputing if self.recompute else pair.keeping
+            self._cache[key] = trace(given.specs())
+        pair = self._cache[key]
+        outputs, state, penalty, kept = pair.forward(given)
+        return outputs, state, penalty, (pair, kept)
 
-    def _trace_forward(
-        self, unit, inputs, differentiable, trainable, state, unpenalized
-    ):
-        found = {}
-
-        def trace(inputs, trainable, state):
-            trainable, state = _values(unit, trainable, state)
-            sources = [x for x, d in zip(inputs, differentiable, strict=True) if d]
-            sources += trainable
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(sources)
-                outputs, state, penalty = unit.run(
-                    inputs,
-                    trainable,
-                    state,
-                    True,
-                    unpenalized,
-                    substitutes(self.jit_compile),
-                )
-            penalties = [] if penalty is None else [penalty]
-            targets = [y for y in outputs if y.dtype.is_floating] + penalties
-
-            def gradient(*cotangents):
-                gradients = tape.gradient(targets, sources, output_gradients=cotangents)
-                # A function returns tensors only: None is noted, not returned.
-                found["connected"] = [g is not None for g in gradients]
-                return [tf.convert_to_tensor(g) for g in gradients if g is not None]
-
-            specs = [tf.TensorSpec(y.shape, y.dtype) for y in targets]
-            backward = self._function(gradient).get_concrete_function(*specs)
-            found["backward"] = Compiled(backward, keep_captures=False, parallel=True)
-            found["floats"] = [y.dtype.is_floating for y in outputs]
-            found["counts"] = (len(outputs), len(state))
-            found["penalty"] = penalty is not None
-            return outputs, state, penalties, list(backward.captured_inputs)
-
-        compiled = self._compiled(trace, inputs, trainable, state)
-        inputs_wanted = sum(differentiable)
-        backward = (
-            found["backward"],
-            found["connected"],
-            inputs_wanted,
-            found["floats"],
-        )
-        return compiled, backward, found["counts"], found["penalty"]
-
-    def _compiled(self, trace, inputs, trainable, state):
+    def _compiled(self, trace, given):
         function = self._function(trace)
-        specs = _specs(inputs), _specs(trainable, False), _specs(state, False)
-        return Compiled(function.get_concrete_function(*specs))
+        return Compiled(function.get_concrete_function(*given.specs()))
 
     def backward(self, record, cotangents, penalty_cotangent):
         """Gradients for a `forward`: of its differentiable inputs and its variables."""
-        (compiled, connected, wanted, floats), residuals, has_penalty = record
-        cotangents = [c for c, f in zip(cotangents, floats, strict=True) if f]
-        if has_penalty:
-            cotangents.append(penalty_cotangent)
-        values = iter(compiled([*cotangents, *residuals]) if any(connected) else ())
-        gradients = [next(values) if c else None for c in connected]
-        return gradients[:wanted], gradients[wanted:]
+        pair, kept = record
+        return pair.backward(kept, cotangents, penalty_cotangent)
 
     def update(self, unit, optimizer, gradients):
         """Applies the optimizer to the unit's variables; `iterations` stays."""
@@ -243,14 +201,11 @@ class Runner:
 
     def read(self, sources):
         """Current values of variables and slices."""
-        return [_read(v) for v in sources]
+        return read(sources)
 
     def refer(self, sources):
-        """What compiled functions take for variables and slices.
-
-        A function reads a variable in a tenth of the time that Python takes.
-        """
-        return [_refer(v) for v in sources]
+        """What compiled functions take for variables and slices."""
+        return refer(sources)
 
     def write(self, sources, values):
         """Assigns values to variables and slices."""
@@ -344,61 +299,3 @@ def substitutes(jit_compile):
         tensorflow_lean.concatenate,
         tensorflow_lean.unstack,
     )
-
-
-def _read(source):
-    variable = whole(source).value
-    if not hasattr(variable, "handle"):
-        value = tf.convert_to_tensor(variable)
-    else:
-        value = tf.raw_ops.ReadVariableOp(
-            resource=variable.handle, dtype=variable.dtype
-        )
-    if is_part(source):
-        value = tf.slice(value, [0] * len(source.shape), source.shape)
-    return value
-
-
-def _refer(source):
-    """A variable's handle; the values of a slice."""
-    variable = whole(source).value
-    if is_part(source) or not hasattr(variable, "handle"):
-        return _read(source)
-    return variable.handle
-
-
-def _values(unit, trainable, state):
-    """In a function: the values that its arguments are or refer to."""
-    return [
-        [_dereferenced(x, v) for x, v in zip(arguments, variables, strict=True)]
-        for arguments, variables in (
-            (trainable, unit.trainable),
-            (state, unit.non_trainable),
-        )
-    ]
-
-
-def _dereferenced(argument, source):
-    if argument.dtype != tf.resource:
-        return argument
-    dtype = whole(source).value.dtype
-    value = tf.raw_ops.ReadVariableOp(resource=argument, dtype=dtype)
-    return tf.ensure_shape(value, source.shape)
-
-
-def _keys(tensors):
-    return tuple((t.dtype, shape_of(t)[1:]) for t in tensors)
-
-
-def _kinds(arguments):
-    return tuple(x.dtype == tf.resource for x in arguments)
-
-
-def _specs(tensors, batched=True):
-    # Any batch size runs the same trace.
-    return [
-        tf.TensorSpec(
-            [None, *t.shape[1:]] if batched and t.shape.rank else t.shape, t.dtype
-        )
-        for t in tensors
-    ]
