@@ -188,7 +188,7 @@ def cells(args):
     net.sampler = Fixed(path)
     subnet = compiled(net.extract(path))
     times = {"supernet": [], "fixed": []}
-    for _ in range(6):
+    for _ in range(args.rounds + 2):
         times["supernet"].append(seconds_of(train, net, x, y))
         times["fixed"].append(seconds_of(train, subnet, x, y))
     median = {k: statistics.median(v[2:]) for k, v in times.items()}

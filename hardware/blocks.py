@@ -23,7 +23,7 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import spaces
-from keras_spos.engine.units import cut
+from keras_spos.engine.steps import cut
 from keras_spos.extraction import extract
 from keras_spos.graph import functional, nodes
 

@@ -39,6 +39,11 @@ def parser_for(description, presets):
         "--resume", action="store_true", help="go on with what is in the output folder"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="train supernets with less memory, in more time",
+    )
     return parser
 
 

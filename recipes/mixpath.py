@@ -161,6 +161,8 @@ class Experiment(BaseExperiment):
 
     def train(self, model, name, epochs, extra=(), compile=None):
         """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        if isinstance(model, ks.Supernet):
+            model.recompute = self.output.args.recompute
         batches = self.training_data()
         compile = compile or self.compile
         compile(model, epochs * len(batches), self.settings.batch_size)

@@ -49,6 +49,7 @@ def main():
         head_channels=128,
         seed=args.seed,
     )
+    net.recompute = args.recompute
     flops = ks.flops_table(net)
     some = net.space.sample(5_000, seed=1)
     limit = flops <= float(np.quantile(flops(some), LIMIT_QUANTILE))

@@ -197,6 +197,7 @@ class Study:
             seed=1000 * self.args.seed + seed,
             **arguments,
         )
+        net.recompute = self.args.recompute
         sample = _sample(net.space, s.architectures, seed=7)
         tracker = None
         if s.tracked and training == "plain SPOS" and seed == 0:

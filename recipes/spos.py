@@ -170,6 +170,8 @@ class Experiment(BaseExperiment):
 
     def train(self, model, name, epochs, extra=(), learning_rate=None):
         """Trains a supernet or a subnet; goes on where an earlier run was stopped."""
+        if isinstance(model, ks.Supernet):
+            model.recompute = self.output.args.recompute
         s = self.settings
         batches = self.training_data()
         model.compile(

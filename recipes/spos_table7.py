@@ -188,6 +188,8 @@ def _in_a_process(method, args):
     command += ["--preset", args.preset, "--seed", str(args.seed)]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
+    if args.recompute:
+        command += ["--recompute"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{method} failed: {done.stderr[-3000:]}")
@@ -202,6 +204,7 @@ def _run(method, settings, args):
     before = start_peak()
     keras.utils.set_random_seed(args.seed)
     net = spaces.shufflenet_v2(**settings.space, l2=settings.l2, seed=args.seed)
+    net.recompute = args.recompute
     _compile(net, settings)
     trainer = METHODS[method](net, seed=args.seed)
     trainer.warm_up(images, labels)

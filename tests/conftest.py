@@ -29,7 +29,9 @@ from models import undrawn_weights
 SAME_ON_EVERY_BACKEND = [
     "costs",
     "half",
-    "hardware",
+    "hardware_check",
+    "hardware_command",
+    "hardware_tables",
     "mixpath_plots",
     "mixpath_spaces",
     "mobile_spaces",
@@ -87,3 +89,16 @@ def imagenet_net():
 
     with undrawn_weights():
         return spaces.shufflenet_v2()
+
+
+@pytest.fixture(scope="session")
+def blocks(tmp_path_factory):
+    """The small net's blocks, its supernet, and where they are."""
+    from models import small_net
+
+    from hardware.blocks import export_blocks
+
+    folder = tmp_path_factory.mktemp("hardware") / "blocks"
+    net = small_net()
+    export_blocks(net, folder, batch=2, networks=12, verbose=False)
+    return folder, net

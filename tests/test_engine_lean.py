@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 from models import plain_model
 
-from keras_spos.engine.units import cut
+from keras_spos.engine.steps import cut
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 from models import plain_model
 
-from keras_spos.engine.units import cut
+from keras_spos.engine.steps import cut
 
 if keras.backend.backend() != "jax":
     pytest.skip("JAX's substitutes", allow_module_level=True)

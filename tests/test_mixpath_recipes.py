@@ -20,10 +20,11 @@ not_on_jax = pytest.mark.skipif(
 @not_on_jax
 def test_one_supernet_for_two_recipes(smoke, monkeypatch):
     monkeypatch.setattr(mixpath_table4, "IMAGES", 1)
-    folder, ratios = smoke(mixpath_figure5)
+    folder, ratios = smoke(mixpath_figure5, "--recompute")
     assert (folder / "figure5.png").stat().st_size > 1000
     assert set(ratios["first block"]) == {"mean", "variance", "scale", "offset"}
     supernet = str(folder / "m2_sbn.keras")
+    assert keras.saving.load_model(supernet).recompute
     _, similar = smoke(mixpath_table4, "--supernet", supernet)
     alike = similar["feature map, block output"]
     assert 0 < alike["mean"] <= 1

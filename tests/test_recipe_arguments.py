@@ -22,4 +22,4 @@ def test_help(name, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="^0$"):
         runpy.run_module(f"recipes.{name}", run_name="__main__")
     printed = capsys.readouterr().out
-    assert "smoke" in printed and "--resume" in printed
+    assert all(word in printed for word in ("smoke", "--resume", "--recompute"))

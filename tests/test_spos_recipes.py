@@ -1,11 +1,13 @@
 """SPOS's recipes search, train and report."""
 
+import keras
+
 from keras_spos.spaces.shufflenet_v2 import OPTIONS
 from recipes import spos_table4
 
 
 def test_table_4(smoke):
-    folder, result = smoke(spos_table4)
+    folder, result = smoke(spos_table4, "--recompute")
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == list(spos_table4.PAPER)
     assert all(row["flops"] <= result["limit"] for row in rows.values())
@@ -20,6 +22,8 @@ def test_table_4(smoke):
     }.items():
         description = result["descriptions"][name]
         assert [description[f"block_{i}"] for i in range(len(found))] == blocks
+    supernets = [keras.saving.load_model(file) for file in folder.glob("*.keras")]
+    assert len(supernets) == 4 and all(net.recompute for net in supernets)
     table = (folder / "table.md").read_text()
     assert all(f"| {name} |" in table for name in rows)
     for picture in ("search.png", "widths.png"):

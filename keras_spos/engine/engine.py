@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_spos.engine.slots import keeping_outside
-from keras_spos.engine.units import cut
+from keras_spos.engine.steps import cut
 from keras_spos.weight_slice import is_part, whole
 
 

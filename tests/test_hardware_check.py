@@ -1,0 +1,211 @@
+"""Latency tables against whole networks: errors, corrections, fits."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from stopwatch import QUICK, Stopwatch, measured
+
+from hardware.check import check
+from hardware.fit import fit_correction
+from hardware.manifest import Manifest, read_manifest
+from hardware.statistics import agreement, kendall_tau, spread
+from hardware.table import with_correction
+from keras_spos import CostTable
+
+
+def test_check_finds_what_a_block_takes_inside_a_network(blocks, tmp_path):
+    """Networks that take 1.1 s - 0.3 n + 2 are predicted exactly."""
+    folder, _ = blocks
+    table = measured(folder, Stopwatch(), tmp_path)
+    manifest = read_manifest(folder)
+    paths = {n: [e["path"]] for n, e in manifest.networks.items()}
+    # As many as a fit needs: the twelve of the folder under two names.
+    whole = {
+        n: 1.1 * table(p)[0] - 0.3 * table.count(p)[0] + 2 for n, p in paths.items()
+    }
+    extra = {f"again_{n}": e for n, e in manifest.networks.items()}
+    files = {n: manifest.path(e) for n, e in {**manifest.networks, **extra}.items()}
+    assert len(files) == 24
+    manifest.networks.update(extra)
+    report = check(
+        manifest,
+        tmp_path / "table.json",
+        Stopwatch(costs=whole),
+        tmp_path / "check.log",
+        QUICK,
+        verbose=False,
+    )
+    correction = report["correction"]
+    assert correction["kind"] == "per block"
+    assert report["raw"]["mape_percent"] > 5
+    assert correction["held_out"]["mape_percent"] < 1e-6
+    assert correction["held_out"]["pearson"] == pytest.approx(1)
+    for name in ("factor", "per_block_ms", "offset_ms"):
+        expected = {"factor": 1.1, "per_block_ms": -0.3, "offset_ms": 2.0}[name]
+        assert correction[name] == pytest.approx(expected)
+    # What the search reads has the correction in it.
+    corrected = CostTable.load(tmp_path / "table.json")
+    for name, path in paths.items():
+        assert corrected(path)[0] == pytest.approx(whole[name])
+    assert corrected.metadata["check"]["networks"] == 24
+
+
+def named(manifest, paths):
+    """The same manifest with these networks, as numbered by an export."""
+    networks = {
+        str(i): {"file": f"networks/{i}.onnx", "path": list(p)}
+        for i, p in enumerate(paths)
+    }
+    return Manifest(manifest.folder, {**manifest.data, "networks": networks})
+
+
+def checked(manifest, engine, tmp_path, correct=True):
+    return check(
+        manifest,
+        tmp_path / "table.json",
+        engine,
+        tmp_path / "check.log",
+        QUICK,
+        correct,
+        verbose=False,
+    )
+
+
+def test_other_networks_under_the_same_names_are_measured(blocks, tmp_path):
+    """And of more networks, those that are new."""
+    folder, net = blocks
+    table = measured(folder, Stopwatch(), tmp_path)
+    paths = [p for p in net.space.enumerate()] * 2
+    manifest = read_manifest(folder)
+
+    def run(paths):
+        costs = {str(i): 2 * table(p)[0] for i, p in enumerate(paths)}
+        engine = Stopwatch(costs)
+        return checked(named(manifest, paths), engine, tmp_path, False), engine.opened
+
+    _, opened = run(paths[:20])
+    assert len(opened) == 20 * QUICK.rounds
+    report, opened = run(paths[:22])
+    assert sorted(set(opened)) == ["20", "21"] and report["networks"] == 22
+    report, opened = run(paths[1:21])
+    assert len(set(opened)) == 20
+    for row in report["measured"]:
+        assert row["measured_ms"] == 2 * table(row["path"])[0]
+
+
+def test_a_check_without_enough_networks(blocks, tmp_path):
+    folder, net = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    manifest = read_manifest(folder)
+    engine = Stopwatch()
+    with pytest.raises(ValueError, match="at least 20 whole networks in .*: 12. Exp"):
+        checked(manifest, engine, tmp_path)
+    assert not engine.opened
+    manifest = named(manifest, list(net.space.enumerate()) * 2)
+    before = (tmp_path / "table.json").read_text()
+    engine = Stopwatch({str(i): 1.0 for i in range(32)}, fails=set(map(str, range(13))))
+    with pytest.raises(ValueError, match="Received: 19; 13 failed, such as 0: 0,0"):
+        checked(manifest, engine, tmp_path)
+    assert (tmp_path / "table.json").read_text() == before
+
+
+def test_a_correction_never_turns_a_table_upside_down():
+    """Networks that have nothing to do with the sums, or with blocks of little."""
+    kinds = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sums, counts = rng.uniform(1, 1.1, 30), rng.integers(3, 9, 30)
+        truth = (2 + rng.normal(0, 0.02, 30), sums * (1 + rng.normal(0, 0.02, 30)))
+        for whole in truth:
+            correction, held_out = fit_correction(sums, counts, whole, [0.1, 0.2])
+            kinds.add(correction["kind"])
+            assert correction["factor"] > 0
+            assert 0.1 * correction["factor"] + correction["per_block_ms"] >= 0
+            errors = agreement(held_out, whole)["mape_percent"]
+            assert errors <= agreement(sums, whole)["mape_percent"]
+            if correction["kind"] == "none":
+                assert (held_out == sums).all() and correction["offset_ms"] == 0
+    assert {"none", "offset"} <= kinds
+    # A block that takes 0.3 ms less in a network, or less than nothing.
+    sums, counts = rng.uniform(10, 20, 30), rng.integers(3, 9, 30)
+    for least, kind in ((0.4, "per block"), (0.2, "linear")):
+        whole = 2 * sums - 0.6 * counts
+        assert fit_correction(sums, counts, whole, [least, 5])[0]["kind"] == kind
+
+
+def test_statistics_by_hand():
+    assert spread([1.0, 2.0, 4.0, 100.0]) == pytest.approx(1.4826 * 1.5)
+    # Pairs: 12 tied in a, 13 and 23 concordant: 2 / sqrt(2 * 3).
+    assert kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 6**0.5)
+    errors = agreement([1.1, 1.8], [1.0, 2.0])
+    assert errors["mape_percent"] == pytest.approx(10)
+    assert errors["bias_percent"] == pytest.approx(0)
+
+
+def fit_additive(sizes, paths, measured):
+    """Base and costs of each decision from whole networks alone, by least squares.
+
+    The lowest cost of each decision is 0; of an option that no path takes it is not a
+    number.
+    """
+    paths = np.asarray(paths)
+    columns = [np.eye(size)[paths[:, d]] for d, size in enumerate(sizes)]
+    matrix = np.hstack([np.ones((len(paths), 1)), *columns])
+    solution = np.linalg.lstsq(matrix, np.asarray(measured, float), rcond=None)[0]
+    base, rest = solution[0], np.split(solution[1:], np.cumsum(sizes)[:-1])
+    costs = []
+    for column, values in zip(columns, rest, strict=True):
+        values = np.where(column.any(axis=0), values, np.nan)
+        low = np.nanmin(values)
+        base += low
+        costs.append(values - low)
+    return float(base), costs
+
+
+def test_fitting_recovers_an_additive_table():
+    rng = np.random.default_rng(0)
+    sizes = [3, 2, 4]
+    costs = [rng.random(n) for n in sizes]
+    paths = rng.integers(0, sizes, (60, 3))
+    latencies = 5 + sum(c[paths[:, d]] for d, c in enumerate(costs))
+    base, found = fit_additive(sizes, paths, latencies)
+    assert base == pytest.approx(5 + sum(c.min() for c in costs))
+    for ours, true in zip(found, costs, strict=True):
+        np.testing.assert_allclose(ours, true - true.min(), atol=1e-9)
+
+
+def test_too_few_networks_to_fit():
+    with pytest.raises(ValueError, match="at least 20 networks. Received: 5"):
+        fit_correction(np.ones(5), np.ones(5), np.ones(5))
+
+
+def test_published_tables_that_are_exactly_additive():
+    """FBNet networks on four devices whose latencies are sums over layers."""
+    folder = pathlib.Path(os.environ.get("KERAS_SPOS_DATA", "nowhere"))
+    path = next(folder.rglob("fbnet_latency.npz"), None)
+    if path is None:
+        pytest.skip("fbnet_latency.npz is not in KERAS_SPOS_DATA")
+    data = np.load(path)
+    devices = [d.decode() for d in data["devices"]]
+    arch = data["arch"]
+    sizes = arch.max(axis=0) + 1
+    for device in ("fpga", "eyeriss", "pixel3", "raspi4"):
+        latency = data["latency_ms"][:, devices.index(device)]
+        base, costs = fit_additive(sizes, arch[:4000], latency[:4000])
+        predicted = base + sum(c[arch[4000:, d]] for d, c in enumerate(costs))
+        np.testing.assert_allclose(predicted, latency[4000:], rtol=1e-8)
+    # A measured device is not: what additivity costs.
+    latency = data["latency_ms"][:, devices.index("titan_rtx_64")]
+    base, costs = fit_additive(sizes, arch[:4000], latency[:4000])
+    predicted = base + sum(c[arch[4000:, d]] for d, c in enumerate(costs))
+    assert 0.9 < agreement(predicted, latency[4000:])["kendall_tau"] < 1
+
+
+def test_corrections_do_not_pile_up(blocks, tmp_path):
+    table = measured(blocks[0], Stopwatch(), tmp_path)
+    doubled = {"kind": "x", "factor": 2.0, "per_block_ms": 0.0, "offset_ms": 1.0}
+    for _ in range(2):
+        table = with_correction(table.metadata, table.data["space"], doubled)
+    assert table([(3, 3)]).tolist() == [22.0]

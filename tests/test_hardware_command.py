@@ -1,0 +1,136 @@
+"""Latency tables from the command line, and on a machine without Keras."""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import onnxruntime
+import pytest
+from stopwatch import Stopwatch, measured
+
+from hardware import engines
+from hardware.__main__ import main
+from keras_spos import CostTable
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("tensorrt", "cuda"), "pip install tensorrt.*or the tool trtexec"),
+        (("trtexec", "cuda"), "the tool trtexec on the PATH"),
+        (("onnxruntime", "cuda"), "pip install onnxruntime-gpu"),
+    ],
+)
+def test_a_missing_engine_says_what_to_install(arguments, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    providers = ["CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.delattr(onnxruntime, "preload_dlls", raising=False)
+    with pytest.raises(engines.EngineError, match=message):
+        engines.open_engine(*arguments)
+
+
+BARE = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("keras", "keras_spos", "scipy", "tqdm", "tensorflow",
+                                  "jax", "onnx", "matplotlib"):
+            raise ImportError(f"bare machine: no {name}")
+sys.meta_path.insert(0, Refuse())
+from hardware.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_bare_machine_measures_and_predicts(blocks, tmp_path):
+    """With numpy and the engine alone, from the command line."""
+    folder, _ = blocks
+    out = tmp_path / "table.json"
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-c", BARE, *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+
+    quick = ["--rounds", 2, "--seconds", 0.001, "--clock", "cpu"]
+    done = run("measure", folder, *quick, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 blocks measured" in done.stdout
+    metadata = json.loads(out.read_text())["metadata"]
+    for name in ("device", "engine_version", "threads", "date", "excluded", "clock"):
+        assert metadata[name]
+    done = run("predict", out, "--path", "0,3", "--batch", 2)
+    assert done.returncode == 0, done.stderr
+    table = CostTable.load(out)
+    assert float(done.stdout.split()[0]) == pytest.approx(table((0, 3))[0], abs=1e-4)
+    done = run("predict", out, "--path", "0,3", "--batch", 32)
+    assert done.returncode == 2
+    assert "batch=32. Received: batch=2" in done.stderr
+    done = run("blocks", "--space", "proxyless", "--out", tmp_path / "b")
+    assert done.returncode == 2
+    assert "needs Keras" in done.stderr
+
+
+def said(capsys, *words):
+    """What a command that fails says, in one line."""
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as stop:  # argparse, which also shows the usage.
+        status = stop.code
+    assert status == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch):
+    folder, _ = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    table, file = tmp_path / "table.json", tmp_path / "paths.json"
+    for wrong in ([0, 1], {"a": [0, 1]}, [[0, 1.5]], [[0, "x"]], 7):
+        file.write_text(json.dumps(wrong))
+        line = said(capsys, "predict", table, "--paths", file)
+        assert line.startswith("error: Expected") and "Received" in line
+    file.write_text("[[0, 1], [2]]")
+    assert "paths of 2 integers" in said(capsys, "predict", table, "--paths", file)
+    assert "such as 0,1,2. Received: 0,x" in said(
+        capsys, "predict", table, "--path", "0,x"
+    )
+    build = ["blocks", "--space", "proxyless", "--out", tmp_path / "b"]
+    for arguments, message in {
+        "[1]": "Expected arguments of proxyless as a dict.* Received: .1.",
+        '{"widht": 1}': "'input_shape'.*Received: .'widht': 1.",
+        '{"stage_blocks": 3}': "proxyless cannot be built with .*'stage_blocks': 3",
+        "{": "--arguments to be a JSON dict.*Received: {",
+    }.items():
+        assert re.search(message, said(capsys, *build, "--arguments", arguments))
+    assert "batch=0" in said(capsys, *build, "--batch", 0)
+    assert "networks=-1" in said(capsys, *build, "--networks", -1)
+    measure_ = ["measure", folder, "--out", tmp_path / "new.json"]
+    assert "rounds=0" in said(capsys, *measure_, "--rounds", 0)
+    assert "rounds=-1" in said(capsys, *measure_, "--rounds", -1)
+    assert "seconds=nan" in said(capsys, *measure_, "--seconds", "nan")
+    for threads in (0, -3):
+        line = said(capsys, *measure_, "--threads", threads)
+        assert f"threads >= 1. Received: threads={threads}" in line
+    # What takes minutes comes after what can be said at once.
+    monkeypatch.setattr(
+        "hardware.__main__._export_more", lambda *_: pytest.fail("it exports")
+    )
+    check_ = ["check", folder, "--table"]
+    assert "at least 20" in said(capsys, *check_, table, "--networks", 19)
+    assert "nowhere.json" in said(capsys, *check_, tmp_path / "nowhere.json")
+    assert "Received: device='a clock'" in said(capsys, *check_, table)
+
+
+def test_unknown_spaces_are_named(tmp_path, capsys):
+    assert main(["blocks", "--space", "resnet", "--out", str(tmp_path)]) == 2
+    assert "'fbnet'" in (said := capsys.readouterr().err) and "'resnet'" in said

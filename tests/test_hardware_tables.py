@@ -1,0 +1,212 @@
+"""Latency tables: exported, measured, compared and refused."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from stopwatch import COSTS, QUICK, Stopwatch, Ticks, measured
+
+from hardware.compare import compare
+from hardware.manifest import read_manifest
+from hardware.measure import Settings, measure
+from hardware.table import read_table
+from keras_spos import CostRangeSampler, CostTable, search
+
+
+def test_equal_blocks_are_exported_once(blocks):
+    folder, net = blocks
+    manifest = read_manifest(folder)
+    labels = sorted(f["label"] for f in manifest.files.values())
+    # Both choice blocks have the same four options; a skip computes nothing.
+    assert labels == ["fixed_0", "fixed_3", "k3", "k5", "residual"]
+    first, second = (b["options"] for b in manifest.layout["blocks"])
+    assert first == second and first[3] is None
+    flops = {f["label"]: f["flops"] for f in manifest.files.values()}
+    from keras_spos import flops_table
+
+    table = flops_table(net)
+    assert table.base == flops["fixed_0"] + flops["fixed_3"]
+    assert table.blocks[0].costs.tolist() == [
+        flops["k3"],
+        flops["k5"],
+        flops["residual"],
+        0,
+    ]
+
+
+def test_blocks_compute_the_network(blocks):
+    """Chained in ONNX Runtime, the files take and give what their neighbours do."""
+    folder, _ = blocks
+    manifest = read_manifest(folder)
+    keys = {f["label"]: manifest.path(f) for f in manifest.files.values()}
+    x = np.ones((2, 6, 6, 3), "float32")
+    for label in ("fixed_0", "k3", "residual", "fixed_3"):
+        session = onnxruntime.InferenceSession(
+            keys[label], providers=["CPUExecutionProvider"]
+        )
+        (given,), (result,) = session.get_inputs(), session.get_outputs()
+        assert tuple(given.shape) == x.shape
+        (x,) = session.run(None, {given.name: x})
+        assert tuple(result.shape) == x.shape
+    assert x.shape == (2, 4)
+
+
+def test_a_table_adds_up_and_limits_a_search(blocks, tmp_path):
+    folder, net = blocks
+    ours = measured(folder, Stopwatch(), tmp_path)
+    table = CostTable.load(tmp_path / "table.json")
+    assert table.space == net.space
+    assert (table.unit, table.metadata["batch"]) == ("ms", 2)
+    paths = list(net.space.enumerate())
+    costs = [2.0, 3.0, 1.0, 0.0]
+    expected = [10.5 + costs[a] + costs[b] for a, b in paths]
+    np.testing.assert_allclose(table(paths), expected)
+    np.testing.assert_allclose(ours(paths), expected)
+
+    def score(paths):
+        return table(paths)  # The slower, the better.
+
+    result = search.evolve(
+        net.space, score, [table <= 13.5], 4, 2, topk=2, verbose=False
+    )
+    assert max(row["latency"] for row in result.history) <= 13.5
+    front = search.nsga2(
+        net.space, score, [table], population=4, generations=2, verbose=False
+    )
+    assert front.front
+    path = CostRangeSampler(table, [(15, 17)]).draw(net.space, np.random.default_rng(0))
+    assert 15 <= table(path)[0] <= 17
+
+
+def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
+    folder, net = blocks
+    table = measured(folder, Stopwatch(fails={"k5"}), tmp_path)
+    ((key, error),) = table.failures().items()
+    assert key.startswith("k5") and error == "cannot run k5"
+    assert table([(0, 2)]).tolist() == [13.5]
+    with pytest.raises(ValueError, match="'block_1'.*cannot run k5"):
+        table([(0, 1)])
+    with pytest.raises(ValueError, match=r"misses block 'block_0', options \[\(1,\)\]"):
+        CostTable.load(tmp_path / "table.json")
+    # Again, on an engine that can.
+    engine = Stopwatch()
+    assert not measured(folder, engine, tmp_path).failures()
+    assert set(engine.opened) == {"k5"}
+
+
+def test_stopped_and_gone_on_is_never_stopped(blocks, tmp_path):
+    folder, _ = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    log = (tmp_path / "table.log").read_text().splitlines(keepends=True)
+    # Killed in the middle of the eighth line.
+    (tmp_path / "table.log").write_text("".join(log[:7]) + log[7][:10])
+    engine = Stopwatch()
+    measured(folder, engine, tmp_path)
+    assert len(engine.opened) == len(log) - 7
+    assert sorted((tmp_path / "table.log").read_text().splitlines()) == sorted(
+        line.rstrip() for line in log
+    )
+
+
+def test_devices_are_not_mixed(blocks, tmp_path):
+    folder, _ = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    with pytest.raises(
+        ValueError, match="device: expected 'a clock', received 'another'"
+    ):
+        measured(folder, Stopwatch(device="another"), tmp_path)
+
+
+def test_settings_are_not_mixed(tmp_path):
+    def run(**settings):
+        engine, settings = Stopwatch(), Settings(**{**vars(QUICK), **settings})
+        result = measure({"k3": "k3-0"}, engine, tmp_path / "log", settings, "", False)
+        return len(engine.opened), result["k3"]["rounds"]
+
+    assert run() == (3, 3)
+    assert run(statistic="floor") == (0, 3)
+    # More rounds are added; of fewer, the first count.
+    assert run(rounds=5) == (2, 5)
+    assert run(rounds=2) == (0, 2)
+    for changed in ({"seconds": 0.1}, {"min_runs": 9}, {"seed": 1}):
+        with pytest.raises(ValueError, match=f"{[*changed][0]}: expected .*Remove it"):
+            run(**changed)
+    for wrong in ({"rounds": 0}, {"rounds": -1}, {"seconds": -1}):
+        with pytest.raises(ValueError, match=f"Received: .*{[*wrong][0]}=-?[01]"):
+            run(**wrong)
+
+
+def test_lines_that_are_no_figures(tmp_path):
+    log = tmp_path / "log"
+
+    def run():
+        engine = Stopwatch()
+        measure({"k3": "k3-0"}, engine, log, QUICK, "", False)
+        return len(engine.opened)
+
+    run()
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([lines[0], "[1]\n", "7\n", '{"key": "k3"}\n', *lines[2:]]))
+    assert run() == 1
+    for other in ("[1]\n", "notes\n", '{"a": 1}\n', "\n"):
+        log.write_text(other)
+        with pytest.raises(ValueError, match="log is where .* is another file"):
+            run()
+        assert log.read_text() == other
+
+
+@pytest.mark.parametrize(
+    "expected, message",
+    [
+        ({"batch": 1}, "table of batch=1. Received: batch=2"),
+        ({"precision": "fp16"}, "precision='fp16'. Received: precision='fp32'"),
+        ({"device": "mine"}, "device='mine'. Received: device='a clock'"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(blocks, tmp_path, expected, message):
+    measured(blocks[0], Stopwatch(), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read_table(tmp_path / "table.json", **expected)
+
+
+def test_damaged_files_are_named(blocks, tmp_path):
+    measured(blocks[0], Stopwatch(), tmp_path)
+    path = tmp_path / "table.json"
+    text = path.read_text()
+    path.write_text(text[:200])
+    with pytest.raises(ValueError, match="table.json is truncated"):
+        read_table(path)
+    path.write_text(text.replace('"unit": "ms"', '"unit": "s"'))
+    with pytest.raises(ValueError, match="latencies in ms. Received: 's'"):
+        read_table(path)
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match="not a complete manifest: it lacks"):
+        read_manifest(tmp_path)
+    with pytest.raises(ValueError, match="no manifest.json"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_the_floor_does_not_see_who_else_was_there(tmp_path):
+    class Shared(Stopwatch):
+        def open(self, path):
+            self.opened.append(path)
+            # Half of the rounds share the core.
+            return Ticks(2.0 if len(self.opened) % 2 else 1.0)
+
+    settings = Settings(rounds=6, seconds=0, warmup_seconds=0, statistic="floor")
+    result = measure({"a": "a"}, Shared(), tmp_path / "log", settings, verbose=False)
+    assert result["a"]["latency_ms"] == 1.0
+    assert result["a"]["median_ms"] == 1.5
+
+
+def test_comparing_tables(blocks, tmp_path):
+    first = measured(blocks[0], Stopwatch(), tmp_path, "first")
+    slower = {label: 2 * ms for label, ms in COSTS.items()}
+    second = measured(blocks[0], Stopwatch(slower, device="slow"), tmp_path, "second")
+    report = compare(first, second)
+    assert report["ratio"] == {"lowest": 2.0, "median": 2.0, "highest": 2.0}
+    assert report["paths_kendall_tau"] == 1
+    assert (report["blocks"], report["within_spread"]) == (5, 0)
+    assert compare(first, first)["within_spread"] == 5
+    second.metadata["batch"] = 1
+    with pytest.raises(ValueError, match="tables of one batch. Received: 2 and 1"):
+        compare(first, second)
