@@ -9,11 +9,11 @@ from keras_spos.counting import (
     count_params,
     flops_table,
     params_table,
-    register_flops,
 )
 from keras_spos.evaluation import Evaluator
 from keras_spos.export import OnnxReport, to_onnx
 from keras_spos.int8 import Int8Report, to_int8
+from keras_spos.layer_flops import register_flops
 from keras_spos.layers import (
     ChoiceBlock,
     ElasticBlock,

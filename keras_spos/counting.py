@@ -1,8 +1,7 @@
 """Counts multiply-adds and parameters of stock models, and tabulates supernets.
 
-One counter for each layer type; a space never writes its own. A supernet's table is
-read off its options one by one, so ``table(path)`` equals the count of
-``net.extract(path)``.
+A supernet's table is read off its options one by one, so ``table(path)`` equals the
+count of ``net.extract(path)``.
 """
 
 import collections
@@ -13,6 +12,7 @@ from keras import layers
 
 from keras_spos.costs import Block, CostTable
 from keras_spos.graph import nodes
+from keras_spos.layer_flops import layer_flops
 from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.signatures import signature
@@ -138,22 +138,13 @@ def _count_layer(layer, inputs, counter, seen, output=None):
 
 
 def _flops(layer, inputs, output, seen):
-    for kind in type(layer).__mro__:
-        if kind in _FLOPS:
-            flops = _FLOPS[kind](layer, inputs[0].shape, output.shape)
-            if not isinstance(flops, int):
-                raise ValueError(
-                    f"Counting FLOPs needs fixed image sizes. Received: layer "
-                    f"{layer.name!r} with input shape {inputs[0].shape}."
-                )
-            return flops
-    if any(len(w.shape) > 1 for w in getattr(layer, "weights", ())):
-        raise ValueError(
-            f"Don't know how to count the multiply-adds of {type(layer).__name__} "
-            f"({layer.name!r}). Register a counter: keras_spos.register_flops(type, "
-            "function of (layer, input shape, output shape))."
-        )
-    return 0
+    outputs = output if isinstance(output, (list, tuple)) else [output]
+    return layer_flops(layer, _shapes(inputs), _shapes(outputs))
+
+
+def _shapes(tensors):
+    shapes = [tensor.shape for tensor in tensors]
+    return shapes[0] if len(shapes) == 1 else shapes
 
 
 def _bitops(layer, inputs, output, seen):
@@ -174,61 +165,3 @@ def _params(layer, inputs, output, seen):
         id(w): w for x in layer._flatten_layers() for w in x._trainable_variables
     }
     return sum(int(np.prod(w.shape)) for w in weights.values())
-
-
-def _positions(layer, shape):
-    """Number of positions of a layer's tensor; None if the image size is not fixed."""
-    channels_first = getattr(layer, "data_format", None) == "channels_first"
-    sizes = shape[2:] if channels_first else shape[1:-1]
-    return None if None in sizes else int(np.prod(sizes, dtype=np.int64))
-
-
-def _kernel(get):
-    def count(layer, input_shape, output_shape):
-        positions = _positions(layer, output_shape)
-        return None if positions is None else positions * int(np.prod(get(layer).shape))
-
-    return count
-
-
-def _transposed(layer, input_shape, output_shape):
-    positions = _positions(layer, input_shape)
-    return None if positions is None else positions * int(np.prod(layer.kernel.shape))
-
-
-def _separable(layer, input_shape, output_shape):
-    kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
-    positions = _positions(layer, output_shape)
-    return (
-        None
-        if positions is None
-        else positions * sum(int(np.prod(k.shape)) for k in kernels)
-    )
-
-
-# A grouped kernel's shape already holds input channels per group.
-_FLOPS = {
-    layers.SeparableConv1D: _separable,
-    layers.SeparableConv2D: _separable,
-    layers.Conv1DTranspose: _transposed,
-    layers.Conv2DTranspose: _transposed,
-    layers.Conv3DTranspose: _transposed,
-    layers.DepthwiseConv1D: _kernel(lambda layer: layer.kernel),
-    layers.DepthwiseConv2D: _kernel(lambda layer: layer.kernel),
-    layers.Conv1D: _kernel(lambda layer: layer.kernel),
-    layers.Conv2D: _kernel(lambda layer: layer.kernel),
-    layers.Conv3D: _kernel(lambda layer: layer.kernel),
-    layers.Dense: _kernel(lambda layer: layer.kernel),
-    layers.Embedding: lambda *_: 0,
-}
-
-
-def register_flops(layer_type, count):
-    """Teaches `count_flops` and `flops_table` a layer type.
-
-    Args:
-        layer_type: The layer class.
-        count: ``count(layer, input_shape, output_shape)``, an integer: multiply-adds
-            for one input.
-    """
-    _FLOPS[layer_type] = count

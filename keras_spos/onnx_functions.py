@@ -30,13 +30,31 @@ def activate(g, function, name, order):
         return g.add("Clip", [name, zero, six])
     if found == "silu":
         return g.add("Mul", [name, g.add("Sigmoid", [name])])
+    if found == "gelu":
+        # x / 2 (1 + erf(x / sqrt(2)))
+        scaled = g.add("Mul", [name, g.constant(0.5**0.5, "sqrt")])
+        one, half = g.constant(1.0, "one"), g.constant(0.5, "half")
+        gate = g.add("Add", [g.add("Erf", [scaled]), one])
+        return g.add("Mul", [g.add("Mul", [name, half]), gate])
+    if found == "leaky_relu":
+        return g.add("LeakyRelu", [name], alpha=0.2)
     if found in ("hard_sigmoid", "hard_silu"):
         gate = g.add("HardSigmoid", [name], alpha=1 / 6, beta=0.5)
         return gate if found == "hard_sigmoid" else g.add("Mul", [name, gate])
-    simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu"}
-    if found not in simple:
+    if found not in _ACTIVATIONS:
         raise UnsupportedLayerError(f"activation {found!r}.")
-    return g.add(simple[found], [name])
+    return g.add(_ACTIVATIONS[found], [name])
+
+
+_ACTIVATIONS = {
+    "elu": "Elu",
+    "relu": "Relu",
+    "selu": "Selu",
+    "sigmoid": "Sigmoid",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "tanh": "Tanh",
+}
 
 
 def _slice(g, layer, shape, x, key):

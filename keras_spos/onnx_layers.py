@@ -12,6 +12,7 @@ from keras import layers
 
 from keras_spos import onnx_functions, onnx_quantized
 from keras_spos.layers import PACT, QuantizedConv2D
+from keras_spos.onnx_attention import attention
 from keras_spos.onnx_functions import UnsupportedLayerError, activate
 from keras_spos.quantizers import FLOAT
 
@@ -128,6 +129,25 @@ def _norm(g, layer, shape, x):
     return g.add("BatchNormalization", inputs, epsilon=layer.epsilon), order
 
 
+def _layer_norm(g, layer, shape, x):
+    axes = sorted(axis % len(shape) for axis in layer.axis)
+    if axes != list(range(axes[0], len(shape))):
+        raise UnsupportedLayerError(f"axis={layer.axis}, which are not the last.")
+    if layer.rms_scaling:
+        raise UnsupportedLayerError("rms_scaling=True.")
+    if g.opset < 17:
+        raise UnsupportedLayerError(f"it needs opset=17. Received: opset={g.opset}.")
+    plain = tuple(range(len(shape)))
+    size = shape[axes[0] :]
+    inputs = [
+        g.arrange(x, plain),
+        g.constant(layer.gamma if layer.scale else np.ones(size), "gamma"),
+        g.constant(layer.beta if layer.center else np.zeros(size), "beta"),
+    ]
+    name = g.add("LayerNormalization", inputs, axis=axes[0], epsilon=layer.epsilon)
+    return name, plain
+
+
 def _zero_padding(g, layer, shape, x):
     order = _channels_first(layer, x)
     begins, ends = zip(*layer.padding, strict=True)
@@ -152,13 +172,21 @@ WRITERS = {
     **onnx_functions.WRITERS,
     PACT: _pact,
     QuantizedConv2D: _quantized_convolution,
+    layers.AveragePooling1D: _pool("AveragePool", count_include_pad=0),
     layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
     layers.BatchNormalization: _norm,
+    layers.Conv1D: _convolution,
     layers.Conv2D: _convolution,
     layers.Dense: _dense,
+    layers.DepthwiseConv1D: _depthwise,
     layers.DepthwiseConv2D: _depthwise,
+    layers.GlobalAveragePooling1D: _global_pool("GlobalAveragePool"),
     layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
+    layers.GlobalMaxPooling1D: _global_pool("GlobalMaxPool"),
     layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
+    layers.LayerNormalization: _layer_norm,
+    layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
+    layers.MultiHeadAttention: attention,
     layers.ZeroPadding2D: _zero_padding,
 }

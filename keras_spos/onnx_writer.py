@@ -172,8 +172,10 @@ def _write_layer(graph, layer, args, kwargs, node):
     described = f"{type(layer).__name__} {layer.name!r}"
     if writer is None:
         raise UnsupportedLayerError(f"Layer {described} is of an unknown type.")
-    kwargs = {k: v for k, v in kwargs.items() if v is not None}
-    if kwargs.pop("training", False) or (kwargs and isinstance(layer, keras.Layer)):
+    kwargs = {k: v for k, v in kwargs.items() if v is not None and v is not False}
+    # Attention may be given its inputs by name.
+    others = set(kwargs) - {"query", "value", "key"}
+    if kwargs.get("training") or (others and isinstance(layer, keras.Layer)):
         raise UnsupportedLayerError(
             f"Layer {described} is called with other arguments than its inputs: "
             "training=True, or a mask."

@@ -49,6 +49,18 @@ CASES = [
         288,
     ),
     (lambda: layers.Conv1D(8, 3, use_bias=False), (6, 4), 4 * 3 * 4 * 8, 96),
+    (lambda: layers.LSTM(3), (5, 4), 5 * 4 * 3 * (4 + 3), 4 * 3 * (4 + 3 + 1)),
+    (lambda: layers.GRU(3), (5, 4), 5 * 3 * 3 * (4 + 3), 3 * 3 * (4 + 3 + 2)),
+    (
+        lambda: layers.Bidirectional(layers.SimpleRNN(3)),
+        (5, 4),
+        2 * 5 * 3 * (4 + 3),
+        2 * 3 * (4 + 3 + 1),
+    ),
+    (lambda: layers.EinsumDense("abc,cd->abd", (5, 7)), (5, 4), 5 * 4 * 7, 28),
+    (lambda: layers.EinsumDense("...x,xy->...y", 7), (3, 5, 4), 15 * 4 * 7, 28),
+    (lambda: layers.EinsumDense("abc,bcd->abd", (5, 7)), (5, 4), 5 * 4 * 7, 140),
+    (lambda: layers.LayerNormalization([1, 2]), (6, 5, 4), 0, 60),
     (lambda: layers.Dense(5), (7,), 35, 40),
     (lambda: layers.Dense(5), (3, 7), 105, 40),
     (lambda: layers.BatchNormalization(), (6, 6, 4), 0, 8),
@@ -201,13 +213,53 @@ def test_weights_shared_by_blocks_that_choose_apart_are_no_sum():
         params_table(net)
 
 
+def attention(given_by):
+    """Five queries of 6 numbers, and seven keys and values of 4."""
+    query, value = keras.Input((5, 6)), keras.Input((7, 4))
+    layer = layers.MultiHeadAttention(2, 3, value_dim=5, use_bias=False)
+    calls = {
+        "position": lambda: layer(query, value),
+        "name": lambda: layer(query=query, value=value),
+        "key": lambda: layer(query, value, key=value),
+        "all names": lambda: layer(value=value, key=value, query=query),
+        "scores too": lambda: layer(query, value, return_attention_scores=True),
+    }
+    return keras.Model([query, value], calls[given_by]())
+
+
+@pytest.mark.parametrize(
+    "given_by", ["position", "name", "key", "all names", "scores too"]
+)
+def test_attention_by_hand(given_by):
+    kernels = {"query": 6 * 2 * 3, "key": 4 * 2 * 3, "value": 4 * 2 * 5}
+    output = 2 * 5 * 6
+    counted = attention(given_by)
+    assert count_params(counted) == sum(kernels.values()) + output
+    projections = 5 * (kernels["query"] + output)
+    projections += 7 * (kernels["key"] + kernels["value"])
+    assert count_flops(counted) == projections + 5 * 7 * 2 * (3 + 5)
+
+
+def test_attention_over_some_axes():
+    x = keras.Input((5, 7, 4))
+    layer = layers.MultiHeadAttention(2, 3, attention_axes=2, use_bias=False)
+    kernels = 4 * 4 * 2 * 3
+    # Each of 35 queries meets the 7 keys of its row.
+    counted = count_flops(keras.Model(x, layer(x, x)))
+    assert counted == 35 * kernels + 35 * 7 * 2 * (3 + 3)
+
+
 def test_unknown_layer_with_weights():
-    counted = model(layers.LSTM(3), shape=(5, 4))
-    with pytest.raises(ValueError, match=r"multiply-adds of LSTM.*register_flops"):
+    def unknown():
+        return layers.ConvLSTM1D(3, 2)
+
+    counted = model(unknown(), shape=(5, 4, 2))
+    message = r"multiply-adds of ConvLSTM1D.*register_flops"
+    with pytest.raises(ValueError, match=message):
         count_flops(counted)
-    inputs = keras.Input((5, 4))
-    net = Supernet(inputs, ChoiceBlock([layers.LSTM(3), layers.GRU(3)], "ab")(inputs))
-    with pytest.raises(ValueError, match=r"multiply-adds of LSTM.*register_flops"):
+    inputs = keras.Input((5, 4, 2))
+    net = Supernet(inputs, ChoiceBlock([unknown(), unknown()], "ab")(inputs))
+    with pytest.raises(ValueError, match=message):
         flops_table(net)
 
 

@@ -74,6 +74,25 @@ def mixed_layouts(x):
     return layers.Subtract()([y, x]), lower, upper, joined
 
 
+def attentions(x):
+    """Self-attention, and that of other sizes, whose inputs come by name."""
+    x = layers.Reshape((8, 42))(x)
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    y = layers.Dense(5, "gelu")(x[:, 1:4])
+    # Keras on JAX takes no other width for values.
+    width = 4 if TENSORFLOW else 2
+    attend = layers.MultiHeadAttention(3, 2, width, use_bias=False, output_shape=7)
+    return attend(y, value=x, key=layers.Dense(3)(x))
+
+
+def sequence(x):
+    x = layers.Reshape((56, 6))(x)
+    x = layers.Conv1D(4, 3, 2, padding="same")(x)
+    x = layers.BatchNormalization()(layers.DepthwiseConv1D(3)(x))
+    x = layers.AveragePooling1D(3, 2, padding="same")(layers.MaxPooling1D(2)(x))
+    return layers.GlobalMaxPooling1D()(x), layers.GlobalAveragePooling1D()(x)
+
+
 def norms(axis):
     return [
         layers.Conv2D(6, 2, use_bias=False),
@@ -90,6 +109,13 @@ MODELS = {
     "conv_groups": [layers.Conv2D(4, (3, 1), groups=2, activation="relu6")],
     "depthwise": [layers.DepthwiseConv2D((5, 5), 2, "same", depth_multiplier=2)],
     "norms": norms(-1),
+    "layer_norms": [
+        layers.Conv2D(6, 1),
+        layers.LayerNormalization(epsilon=0.1),
+        layers.LayerNormalization([-1, 1, 2], center=False, scale=False),
+    ],
+    "attentions": [attentions],
+    "sequence": [sequence],
     "norm_alone": [layers.BatchNormalization()],
     "norm_and_its_input": [norm_and_its_input],
     "padded_twice": [padded_twice],
@@ -110,7 +136,10 @@ MODELS = {
     "softmax": [layers.Conv2D(3, 1), layers.Softmax(), layers.Softmax(axis=1)],
     "activations": [
         layers.Activation(name)
-        for name in ("hard_silu", "silu", "elu", "sigmoid", "linear", "softmax")
+        for name in (
+            *("hard_silu", "silu", "elu", "sigmoid", "linear", "gelu", "leaky_relu"),
+            *("selu", "softplus", "softsign", "softmax"),
+        )
     ],
     "training_only": [
         layers.Dropout(0.5),
@@ -286,7 +315,12 @@ def test_what_cannot_be_written_is_named(tmp_path):
     x = inputs = keras.Input((4, 4, 2))
     cases = {
         "Odd 'odd' is of an unknown type": Odd(2, 1, name="odd")(x),
-        "Activation 'a': activation 'gelu'": layers.Activation("gelu", name="a")(x),
+        "Activation 'a': activation 'mish'": layers.Activation("mish", name="a")(x),
+        r"axis=\[1\], which are not the last": layers.LayerNormalization(1)(x),
+        "must have three axes": layers.MultiHeadAttention(2, 3)(x, x),
+        "called with other arguments": layers.MultiHeadAttention(2, 3)(
+            *[layers.Reshape((16, 2))(x)] * 2, use_causal_mask=True
+        ),
         "threshold=1": layers.ReLU(threshold=1.0)(x),
         "training=True": layers.BatchNormalization()(x, training=True),
         "only slices": x[:, 0],

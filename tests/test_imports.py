@@ -16,6 +16,7 @@ PARTS = [
         "space",
         "data",
         "graph",
+        "layer_flops",
         "losses",
         "numpy_initializers",
         "plot_style",

@@ -1,0 +1,157 @@
+"""Multiply-adds of one layer, by its type: a counter for each; a space writes none."""
+
+import math
+
+from keras import layers
+
+
+def layer_flops(layer, input_shape, output_shape):
+    """Multiply-adds of a layer for one input.
+
+    Args:
+        layer: A built layer; an operation without weights counts as 0.
+        input_shape: The shape of its input, or a list of those of several.
+        output_shape: The shape of its output, or a list.
+
+    Raises:
+        ValueError: The layer's type has no counter, or a size is not fixed.
+    """
+    for kind in type(layer).__mro__:
+        if kind in _FLOPS:
+            flops = _FLOPS[kind](layer, input_shape, output_shape)
+            if not isinstance(flops, int):
+                raise ValueError(
+                    f"Counting FLOPs needs fixed image sizes. Received: layer "
+                    f"{layer.name!r} with input shape {input_shape}."
+                )
+            return flops
+    if any(len(w.shape) > 1 for w in getattr(layer, "weights", ())):
+        raise ValueError(
+            f"Don't know how to count the multiply-adds of {type(layer).__name__} "
+            f"({layer.name!r}). Register a counter: keras_spos.register_flops(type, "
+            "function of (layer, input shape, output shape))."
+        )
+    return 0
+
+
+def register_flops(layer_type, count):
+    """Teaches `count_flops` and `flops_table` a layer type.
+
+    Args:
+        layer_type: The layer class.
+        count: ``count(layer, input_shape, output_shape)``, an integer: multiply-adds
+            for one input. Of several inputs, the shapes come as a list.
+    """
+    _FLOPS[layer_type] = count
+
+
+def _product(sizes):
+    """Product of sizes; None if one is not fixed."""
+    sizes = list(sizes)
+    return None if None in sizes else math.prod(map(int, sizes))
+
+
+def _times(*factors):
+    """Product of numbers, of which one may be None."""
+    return None if None in factors else math.prod(factors)
+
+
+def _positions(layer, shape):
+    """Number of positions of a layer's tensor; None if the image size is not fixed."""
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    return _product(shape[2:] if channels_first else shape[1:-1])
+
+
+def _size(weight):
+    return math.prod(weight.shape)
+
+
+def _kernel(layer, input_shape, output_shape):
+    return _times(_positions(layer, output_shape), _size(layer.kernel))
+
+
+def _transposed(layer, input_shape, output_shape):
+    return _times(_positions(layer, input_shape), _size(layer.kernel))
+
+
+def _separable(layer, input_shape, output_shape):
+    kernels = _size(layer.depthwise_kernel) + _size(layer.pointwise_kernel)
+    return _times(_positions(layer, output_shape), kernels)
+
+
+def _recurrent(layer, input_shape, output_shape):
+    cell = layer.cell
+    return _times(input_shape[1], _size(cell.kernel) + _size(cell.recurrent_kernel))
+
+
+def _bidirectional(layer, input_shape, output_shape):
+    both = [
+        layer_flops(x, input_shape, output_shape)
+        for x in (layer.forward_layer, layer.backward_layer)
+    ]
+    return sum(both)
+
+
+def _einsum(layer, input_shape, output_shape):
+    """Every combination of the equation's indices is a multiply-add."""
+    given, _, _ = layer.equation.replace(" ", "").partition("->")
+    names, kernel_names = given.split(",")
+    # Upper case for the axes of an ellipsis.
+    more = len(input_shape) - len(names.replace("...", ""))
+    names = names.replace("...", "ABCDEFGH"[: max(more, 0)])
+    sizes = dict(zip(names, input_shape, strict=True))
+    batch = names[0]
+    sizes |= dict(zip(kernel_names, layer.kernel.shape, strict=True))
+    return _product(size for name, size in sizes.items() if name != batch)
+
+
+def _attention(layer, input_shapes, output_shape):
+    """Projections, and the products of each query with each key, and of the scores."""
+    if not isinstance(input_shapes, list):
+        input_shapes = [input_shapes]
+    if isinstance(output_shape, list):  # The scores as well.
+        output_shape = output_shape[0]
+    # By position or by name, the value is the last of the inputs.
+    value_shape = input_shapes[-1]
+    queries, values = _product(output_shape[1:-1]), _product(value_shape[1:-1])
+    axes = layer.attention_axes or range(1, len(value_shape) - 1)
+    met = _product(value_shape[axis] for axis in axes)
+    if None in (queries, values, met):
+        return None
+    of_queries = [layer.query_dense, layer.output_dense]
+    of_queries += [x] if (x := getattr(layer, "_gate_dense", None)) else []
+    projections = queries * sum(_size(dense.kernel) for dense in of_queries)
+    projections += values * sum(
+        _size(dense.kernel) for dense in (layer.key_dense, layer.value_dense)
+    )
+    products = layer.num_heads * (layer.key_dim + layer.value_dim)
+    return projections + queries * met * products
+
+
+def _nothing(layer, input_shape, output_shape):
+    return 0
+
+
+# A grouped kernel's shape already holds input channels per group.
+_FLOPS = {
+    layers.Bidirectional: _bidirectional,
+    layers.Conv1D: _kernel,
+    layers.Conv1DTranspose: _transposed,
+    layers.Conv2D: _kernel,
+    layers.Conv2DTranspose: _transposed,
+    layers.Conv3D: _kernel,
+    layers.Conv3DTranspose: _transposed,
+    layers.Dense: _kernel,
+    layers.DepthwiseConv1D: _kernel,
+    layers.DepthwiseConv2D: _kernel,
+    layers.EinsumDense: _einsum,
+    layers.Embedding: _nothing,
+    layers.GRU: _recurrent,
+    layers.LSTM: _recurrent,
+    layers.LayerNormalization: _nothing,
+    layers.MultiHeadAttention: _attention,
+    layers.PReLU: _nothing,
+    layers.SeparableConv1D: _separable,
+    layers.SeparableConv2D: _separable,
+    layers.SimpleRNN: _recurrent,
+}
