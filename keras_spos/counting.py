@@ -125,7 +125,18 @@ def _count(model, counter):
 
 def _count_node(node, counter, seen):
     outputs = node.outputs[0] if len(node.outputs) == 1 else node.outputs
-    return _count_layer(node.operation, node.input_tensors, counter, seen, outputs)
+    return _count_layer(node.operation, _computed_on(node), counter, seen, outputs)
+
+
+def _computed_on(node):
+    """The tensors that a layer computes on: not masks and states, which come after."""
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    if isinstance(node.operation, layers.MultiHeadAttention):
+        given = dict(zip(("query", "value"), args, strict=False)) | kwargs
+        return [given["query"], given["value"]]
+    first = args[0] if args else next(iter(kwargs.values()), [])
+    tensors = [x for x in keras.tree.flatten(first) if hasattr(x, "shape")]
+    return tensors or node.input_tensors
 
 
 def _count_layer(layer, inputs, counter, seen, output=None):
@@ -138,7 +149,7 @@ def _count_layer(layer, inputs, counter, seen, output=None):
 
 
 def _flops(layer, inputs, output, seen):
-    outputs = output if isinstance(output, (list, tuple)) else [output]
+    outputs = keras.tree.flatten(output)
     return layer_flops(layer, _shapes(inputs), _shapes(outputs))
 
 

@@ -10,8 +10,9 @@ def layer_flops(layer, input_shape, output_shape):
 
     Args:
         layer: A built layer; an operation without weights counts as 0.
-        input_shape: The shape of its input, or a list of those of several.
-        output_shape: The shape of its output, or a list.
+        input_shape: The shape of what it computes on, its first argument; a list of
+            those of several, and of attention's query and value.
+        output_shape: The shape of its output; a list of those of several.
 
     Raises:
         ValueError: The layer's type has no counter, or a size is not fixed.
@@ -21,7 +22,8 @@ def layer_flops(layer, input_shape, output_shape):
             flops = _FLOPS[kind](layer, input_shape, output_shape)
             if not isinstance(flops, int):
                 raise ValueError(
-                    f"Counting FLOPs needs fixed image sizes. Received: layer "
+                    "Counting FLOPs needs fixed sizes of all but the batch. "
+                    f"Received: layer "
                     f"{layer.name!r} with input shape {input_shape}."
                 )
             return flops
@@ -40,7 +42,8 @@ def register_flops(layer_type, count):
     Args:
         layer_type: The layer class.
         count: ``count(layer, input_shape, output_shape)``, an integer: multiply-adds
-            for one input. Of several inputs, the shapes come as a list.
+            for one input. Of a list of inputs, or of several outputs, the shapes come
+            as a list.
     """
     _FLOPS[layer_type] = count
 
@@ -96,24 +99,18 @@ def _einsum(layer, input_shape, output_shape):
     """Every combination of the equation's indices is a multiply-add."""
     given, _, _ = layer.equation.replace(" ", "").partition("->")
     names, kernel_names = given.split(",")
-    # Upper case for the axes of an ellipsis.
-    more = len(input_shape) - len(names.replace("...", ""))
-    names = names.replace("...", "ABCDEFGH"[: max(more, 0)])
+    before, dots, after = names.partition("...")
+    more = range(len(input_shape) - len(before) - len(after)) if dots else ()
+    names = [*before, *more, *after]  # Numbers for the axes of the ellipsis.
     sizes = dict(zip(names, input_shape, strict=True))
-    batch = names[0]
     sizes |= dict(zip(kernel_names, layer.kernel.shape, strict=True))
-    return _product(size for name, size in sizes.items() if name != batch)
+    return _product(size for name, size in sizes.items() if name != names[0])
 
 
 def _attention(layer, input_shapes, output_shape):
-    """Projections, and the products of each query with each key, and of the scores."""
-    if not isinstance(input_shapes, list):
-        input_shapes = [input_shapes]
-    if isinstance(output_shape, list):  # The scores as well.
-        output_shape = output_shape[0]
-    # By position or by name, the value is the last of the inputs.
-    value_shape = input_shapes[-1]
-    queries, values = _product(output_shape[1:-1]), _product(value_shape[1:-1])
+    """Projections, the products of each query with each key, and those with values."""
+    query_shape, value_shape = input_shapes
+    queries, values = _product(query_shape[1:-1]), _product(value_shape[1:-1])
     axes = layer.attention_axes or range(1, len(value_shape) - 1)
     met = _product(value_shape[axis] for axis in axes)
     if None in (queries, values, met):

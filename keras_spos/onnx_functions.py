@@ -21,6 +21,10 @@ class UnsupportedLayerError(ValueError):
 def activate(g, function, name, order):
     """Applies a Keras activation function."""
     found = keras.activations.serialize(function)
+    # A function of one's own may have the name of one of Keras'.
+    known = isinstance(found, str) and getattr(keras.activations, found, None)
+    if known is not function:
+        raise UnsupportedLayerError(f"activation {found!r}.")
     if found == "linear":
         return name
     if found == "softmax":

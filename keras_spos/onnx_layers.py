@@ -136,7 +136,7 @@ def _layer_norm(g, layer, shape, x):
     if layer.rms_scaling:
         raise UnsupportedLayerError("rms_scaling=True.")
     if g.opset < 17:
-        raise UnsupportedLayerError(f"it needs opset=17. Received: opset={g.opset}.")
+        raise UnsupportedLayerError(f"it needs opset >= 17. Received: opset={g.opset}.")
     plain = tuple(range(len(shape)))
     size = shape[axes[0] :]
     inputs = [

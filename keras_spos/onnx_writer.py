@@ -14,6 +14,7 @@ Example:
 """
 
 import dataclasses
+import inspect
 
 import keras
 import numpy as np
@@ -173,13 +174,14 @@ def _write_layer(graph, layer, args, kwargs, node):
     if writer is None:
         raise UnsupportedLayerError(f"Layer {described} is of an unknown type.")
     kwargs = {k: v for k, v in kwargs.items() if v is not None and v is not False}
-    # Attention may be given its inputs by name.
-    others = set(kwargs) - {"query", "value", "key"}
-    if kwargs.get("training") or (others and isinstance(layer, keras.Layer)):
+    try:
+        inspect.signature(writer).bind(graph, layer, None, *args, **kwargs)
+    except TypeError:
         raise UnsupportedLayerError(
-            f"Layer {described} is called with other arguments than its inputs: "
-            "training=True, or a mask."
-        )
+            f"Layer {described} is called with other arguments than its inputs, such "
+            f"as training=True or a mask. Received: {len(args)} by position, "
+            f"{sorted(kwargs)} by name."
+        ) from None
     for tensor in [*node.input_tensors, *node.outputs]:
         if tensor.dtype != "float32" and not isinstance(layer, keras.layers.Rescaling):
             raise UnsupportedLayerError(

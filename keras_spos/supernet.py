@@ -48,7 +48,8 @@ class Supernet(PathTrainer):
         named_paths: Known architectures: a dict from name to path.
         recompute: Whether backward passes compute each block again from its input,
             instead of keeping what they need of it: less memory for more time. The
-            results are the same. May be set at any time.
+            results are the same; layers of one's own must draw random numbers through
+            `keras.random`. May be set at any time, which compiles everything again.
     """
 
     def __init__(

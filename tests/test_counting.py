@@ -59,6 +59,7 @@ CASES = [
     ),
     (lambda: layers.EinsumDense("abc,cd->abd", (5, 7)), (5, 4), 5 * 4 * 7, 28),
     (lambda: layers.EinsumDense("...x,xy->...y", 7), (3, 5, 4), 15 * 4 * 7, 28),
+    (lambda: layers.EinsumDense("...A,AB->...B", 7), (5, 4), 5 * 4 * 7, 28),
     (lambda: layers.EinsumDense("abc,bcd->abd", (5, 7)), (5, 4), 5 * 4 * 7, 140),
     (lambda: layers.LayerNormalization([1, 2]), (6, 5, 4), 0, 60),
     (lambda: layers.Dense(5), (7,), 35, 40),
@@ -102,7 +103,7 @@ def test_channels_first_needs_fixed_image_sizes_too():
     counted = model(
         layers.Conv2D(4, 3, data_format="channels_first"), shape=(3, None, 6)
     )
-    with pytest.raises(ValueError, match="Counting FLOPs needs fixed image sizes"):
+    with pytest.raises(ValueError, match="Counting FLOPs needs fixed sizes"):
         count_flops(counted)
 
 
@@ -216,6 +217,7 @@ def test_weights_shared_by_blocks_that_choose_apart_are_no_sum():
 def attention(given_by):
     """Five queries of 6 numbers, and seven keys and values of 4."""
     query, value = keras.Input((5, 6)), keras.Input((7, 4))
+    mask, few = keras.Input((5, 7)), keras.Input((7,), dtype="bool")
     layer = layers.MultiHeadAttention(2, 3, value_dim=5, use_bias=False)
     calls = {
         "position": lambda: layer(query, value),
@@ -223,12 +225,15 @@ def attention(given_by):
         "key": lambda: layer(query, value, key=value),
         "all names": lambda: layer(value=value, key=value, query=query),
         "scores too": lambda: layer(query, value, return_attention_scores=True),
+        "mask": lambda: layer(query, value, attention_mask=mask),
+        "value mask": lambda: layer(query=query, value=value, value_mask=few),
     }
-    return keras.Model([query, value], calls[given_by]())
+    return keras.Model([query, value, mask, few], calls[given_by]())
 
 
 @pytest.mark.parametrize(
-    "given_by", ["position", "name", "key", "all names", "scores too"]
+    "given_by",
+    ["position", "name", "key", "all names", "scores too", "mask", "value mask"],
 )
 def test_attention_by_hand(given_by):
     kernels = {"query": 6 * 2 * 3, "key": 4 * 2 * 3, "value": 4 * 2 * 5}
@@ -238,6 +243,18 @@ def test_attention_by_hand(given_by):
     projections = 5 * (kernels["query"] + output)
     projections += 7 * (kernels["key"] + kernels["value"])
     assert count_flops(counted) == projections + 5 * 7 * 2 * (3 + 5)
+
+
+def test_masks_and_states_are_not_computed_on():
+    words = keras.Input((5,), dtype="int32")
+    state = keras.Input((3,))
+    x = layers.Embedding(9, 4, mask_zero=True)(words)
+    y = layers.GRU(3)(layers.Bidirectional(layers.GRU(2))(x, mask=None)[:, None])
+    z = layers.LSTM(3)(x, initial_state=[state, state])
+    counted = keras.Model([words, state], [layers.GRU(3)(x), y, z])
+    gru, lstm = 5 * 3 * 3 * (4 + 3), 5 * 4 * 3 * (4 + 3)
+    both = 2 * 5 * 3 * 2 * (4 + 2) + 3 * 3 * (4 + 3)
+    assert count_flops(counted) == gru + lstm + both
 
 
 def test_attention_over_some_axes():
@@ -265,7 +282,7 @@ def test_unknown_layer_with_weights():
 
 def test_image_size_must_be_fixed():
     counted = model(layers.Conv2D(4, 3), shape=(None, None, 3))
-    with pytest.raises(ValueError, match="Counting FLOPs needs fixed image sizes"):
+    with pytest.raises(ValueError, match="Counting FLOPs needs fixed sizes"):
         count_flops(counted)
 
 

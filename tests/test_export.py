@@ -74,6 +74,11 @@ def mixed_layouts(x):
     return layers.Subtract()([y, x]), lower, upper, joined
 
 
+def relu(x):
+    """Not Keras' own."""
+    return ops.maximum(x, 0.5)
+
+
 def attentions(x):
     """Self-attention, and that of other sizes, whose inputs come by name."""
     x = layers.Reshape((8, 42))(x)
@@ -321,6 +326,11 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "called with other arguments": layers.MultiHeadAttention(2, 3)(
             *[layers.Reshape((16, 2))(x)] * 2, use_causal_mask=True
         ),
+        "masked' is called with other arguments": layers.GlobalAveragePooling1D(
+            name="masked"
+        )(layers.Reshape((16, 2))(x), layers.Dense(16)(layers.Flatten()(x))),
+        "activation {": layers.Dense(2, layers.LeakyReLU(0.3))(x),
+        "activation 'relu'": layers.Dense(2, relu)(x),
         "threshold=1": layers.ReLU(threshold=1.0)(x),
         "training=True": layers.BatchNormalization()(x, training=True),
         "only slices": x[:, 0],

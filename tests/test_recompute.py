@@ -6,7 +6,7 @@ import pytest
 from models import FromList, cross_entropy, data, small_net
 from reference import assert_close, assert_trains_like_reference
 
-from keras_spos import PathDropoutSampler, Supernet
+from keras_spos import ChoiceBlock, PathDropoutSampler, Supernet
 
 SGD = keras.optimizers.SGD
 
@@ -71,6 +71,25 @@ def test_of_images_the_inputs_alone_are_kept():
         [(5, 6, 6, 4)],
     ]
     assert sum(map(len, kept_images(small_net()))) > 4
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="no such numbers")
+def test_numbers_that_are_drawn_anew_are_refused():
+    class Noise(keras.layers.Layer):
+        def call(self, x):
+            import tensorflow as tf
+
+            return x + tf.random.normal(tf.shape(x))
+
+    inputs = keras.Input((3,))
+    block = ChoiceBlock([keras.layers.Dense(4), keras.layers.Dense(4)])
+    net = Supernet(inputs, Noise(name="noise")(block(inputs)))
+    net.compile("sgd", "mse")
+    x, y = np.ones((2, 3)), np.ones((2, 4))
+    net.train_on_batch(x, y)
+    net.recompute = True
+    with pytest.raises(ValueError, match="same numbers twice.*RandomStandardNormal"):
+        net.train_on_batch(x, y)
 
 
 def test_it_is_saved(tmp_path):

@@ -4,10 +4,15 @@ Either (`keeping`) what the backward pass needs of what the forward pass compute
 (`recomputing`) what the forward pass was given, to compute the rest from it again.
 """
 
+import re
+
 import tensorflow as tf
 
 from keras_spos.engine.tensorflow_arguments import values
 from keras_spos.engine.tensorflow_calls import Compiled
+
+# TensorFlow's own random operations, which give other numbers at each call.
+_DRAWS = re.compile("Random|Multinomial|TruncatedNormal|Stateful(?!PartitionedCall)")
 
 
 class Pair:
@@ -55,7 +60,9 @@ class Pair:
         def again(cotangents, *arguments):
             return self._run(*arguments)[1](cotangents)
 
-        self._forward = Compiled(self._function(trace).get_concrete_function(*specs))
+        forward = self._function(trace).get_concrete_function(*specs)
+        _check_draws(forward.graph, self._unit)
+        self._forward = Compiled(forward)
         backward = self._function(again).get_concrete_function(self._targets, *specs)
         self._backward = Compiled(backward, parallel=True)
         self._recomputes = True
@@ -116,3 +123,14 @@ class Pair:
         gradients = [next(found) if c else None for c in self._connected]
         wanted = sum(self._differentiable)
         return gradients[:wanted], gradients[wanted:]
+
+
+def _check_draws(graph, unit):
+    """Raises if the backward pass would compute with other random numbers."""
+    draws = {op.type for op in graph.get_operations() if _DRAWS.match(op.type)}
+    if draws:
+        raise ValueError(
+            "With recompute=True, layers must draw the same numbers twice: through "
+            "keras.random, with a keras.random.SeedGenerator. Received: "
+            f"{sorted(draws)} in {[layer.name for layer in unit.layers]}"
+        )
