@@ -70,6 +70,15 @@ def test_an_empty_list_passes_its_input_on():
     assert isinstance(net.extract().layers[-1], layers.Identity)
 
 
+def test_an_option_computes_on_one_argument():
+    x = keras.Input((5, 4))
+    block = ChoiceBlock([layers.Identity(), layers.MultiHeadAttention(2, 3, name="m")])
+    with pytest.raises(ValueError, match="Functional.*Attention 'm'.*'value_shape'"):
+        block(x)
+    recurrent = [layers.LSTM(4, return_sequences=True), layers.Dense(4)]
+    assert ChoiceBlock(recurrent)(x).shape == (None, 5, 4)
+
+
 def test_options_must_agree_on_their_output():
     block = ChoiceBlock([layers.Dense(3), layers.Dense(4)], labels="ab", name="x")
     with pytest.raises(ValueError, match=r"one shape and type.*a gives.*3.*b gives.*4"):

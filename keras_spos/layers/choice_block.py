@@ -6,6 +6,7 @@ Example:
     ...                 labels=("k3", "k5", "k7"))(inputs)
 """
 
+import inspect
 import re
 from collections.abc import Iterable
 
@@ -65,7 +66,7 @@ class ChoiceBlock(SearchableLayer):
         """Builds every option for the block's input shape."""
         for option in self.options:
             if not option.built:
-                option.build(input_shape)
+                _build(option, input_shape)
         self.add_choice_weights()
 
     def compute_output_spec(self, inputs, training=None):
@@ -105,6 +106,20 @@ class ChoiceBlock(SearchableLayer):
             keras.saving.deserialize_keras_object(o) for o in config["options"]
         ]
         return cls(**config)
+
+
+def _build(option, input_shape):
+    parameters = list(inspect.signature(option.build).parameters.values())
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind < p.VAR_POSITIONAL
+    ]
+    if len(needed) > 1:
+        raise ValueError(
+            "An option computes on one argument: put a layer that takes several into a "
+            f"Functional model. Received: {type(option).__name__} {option.name!r}, "
+            f"which is built for {needed}."
+        )
+    option.build(input_shape)
 
 
 def as_layer(option):
