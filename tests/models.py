@@ -191,6 +191,14 @@ def values(variables):
     return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
 
 
+def model_of(*graph, shape=(8, 7, 6)):
+    """A model that runs its functions, or layers, one after the other."""
+    x = inputs = keras.Input(shape, name="image")
+    for function in graph:
+        x = function(x)
+    return randomize(keras.Model(inputs, x), scale=0.5)
+
+
 def plain_model(shape, build):
     """A model without choices, ``build(inputs)``, with weights that are not negative.
 

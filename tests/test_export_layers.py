@@ -1,0 +1,237 @@
+"""The ONNX file equals the Keras model, for every layer that the writer knows."""
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers, ops
+from models import model_of
+
+import keras_spos as ks
+from keras_spos.onnx_functions import UnsupportedLayerError
+from keras_spos.onnx_layers import WRITERS
+from keras_spos.onnx_writer import write
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def squeeze_and_excite(x):
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(2, 1, activation="relu")(gate)
+    gate = layers.Conv2D(6, 1, activation="hard_sigmoid")(gate)
+    return layers.Multiply()([x, gate])
+
+
+def channel_shuffle(x):
+    x = layers.Conv2D(6, 1)(x)
+    x = layers.Reshape((8, 7, 2, 3))(x)
+    x = layers.Permute((1, 2, 4, 3))(x)
+    return layers.Conv2D(4, 1)(layers.Reshape((8, 7, 6))(x))
+
+
+def dealt(x):
+    """Channels taken apart after a convolution, and the input's, into uneven parts."""
+    pairs = layers.Reshape((8, 7, 3, 2))(layers.Conv2D(6, 1)(x))
+    a, b = ops.unstack(pairs, axis=-1)
+    c, d = ops.split(x, [2], axis=-1)
+    e, f = ops.split(layers.Conv2D(4, 1)(x), 2, axis=-1)
+    return layers.Conv2D(4, 1)(a), b, c, layers.Conv2D(4, 1)(d), layers.Add()([e, f])
+
+
+def padded_twice(x):
+    """Padding that two convolutions and a pooling read."""
+    x = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
+    a, b = layers.Conv2D(4, 3)(x), layers.DepthwiseConv2D(3, padding="same")(x)
+    return layers.Flatten()(a), layers.MaxPooling2D(2)(b), layers.Flatten()(x)
+
+
+def norm_and_its_input(x):
+    """A convolution that a batch norm and another layer read."""
+    x = layers.Conv2D(6, 1)(x)
+    return layers.Add()([layers.BatchNormalization()(x), x])
+
+
+def mixed_layouts(x):
+    """One input has been convolved, the other has not."""
+    y = layers.Conv2D(6, 1)(x)
+    lower, upper = layers.Minimum()([x, y]), layers.Maximum()([y, x])
+    joined = layers.Concatenate()([x, y, layers.Average()([y, x, y])])
+    return layers.Subtract()([y, x]), lower, upper, joined
+
+
+def relu(x):
+    """Not Keras' own."""
+    return ops.maximum(x, 0.5)
+
+
+def attentions(x):
+    """Self-attention, and that of other sizes, whose inputs come by name."""
+    x = layers.Reshape((8, 42))(x)
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    y = layers.Dense(5, "gelu")(x[:, 1:4])
+    # Keras on JAX takes no other width for values.
+    width = 4 if TENSORFLOW else 2
+    attend = layers.MultiHeadAttention(3, 2, width, use_bias=False, output_shape=7)
+    return attend(y, value=x, key=layers.Dense(3)(x))
+
+
+def sequence(x):
+    x = layers.Reshape((56, 6))(x)
+    x = layers.Conv1D(4, 3, 2, padding="same")(x)
+    x = layers.BatchNormalization()(layers.DepthwiseConv1D(3)(x))
+    x = layers.AveragePooling1D(3, 2, padding="same")(layers.MaxPooling1D(2)(x))
+    return layers.GlobalMaxPooling1D()(x), layers.GlobalAveragePooling1D()(x)
+
+
+def norms(axis):
+    return [
+        layers.Conv2D(6, 2, use_bias=False),
+        layers.BatchNormalization(axis),
+        layers.BatchNormalization(axis, center=False, scale=False, epsilon=1e-5),
+        layers.ReLU(),
+        layers.BatchNormalization(axis, scale=False),
+    ]
+
+
+MODELS = {
+    "conv_stride": [layers.Conv2D(5, 3, 2, padding="same", activation="relu")],
+    "conv_dilated": [layers.Conv2D(5, 3, padding="same", dilation_rate=2)],
+    "conv_groups": [layers.Conv2D(4, (3, 1), groups=2, activation="relu6")],
+    "depthwise": [layers.DepthwiseConv2D((5, 5), 2, "same", depth_multiplier=2)],
+    "norms": norms(-1),
+    "layer_norms": [
+        layers.Conv2D(6, 1),
+        layers.LayerNormalization(epsilon=0.1),
+        layers.LayerNormalization([-1, 1, 2], center=False, scale=False),
+    ],
+    "attentions": [attentions],
+    "sequence": [sequence],
+    "norm_alone": [layers.BatchNormalization()],
+    "norm_and_its_input": [norm_and_its_input],
+    "padded_twice": [padded_twice],
+    "max_pool": [layers.MaxPooling2D(3, 2, padding="same")],
+    "average_pool": [layers.AveragePooling2D(3, 2, padding="same")],
+    "global_max": [layers.GlobalMaxPooling2D(), layers.Dense(3, "softmax")],
+    "dense_on_maps": [layers.Conv2D(3, 2), layers.Dense(4, "tanh")],
+    "flatten": [layers.Conv2D(3, 2), layers.Flatten(), layers.Dense(2, use_bias=False)],
+    "shuffle": [channel_shuffle],
+    "dealt": [dealt],
+    "reshape": [layers.Conv2D(3, 1), layers.Reshape((4, -1, 6))],
+    "squeeze_and_excite": [squeeze_and_excite],
+    "slices": [lambda x: layers.Conv2D(3, 1)(x)[:, 1:, :-1:2, 1::2]],
+    "ellipsis": [lambda x: x[..., :2], layers.Conv2D(2, 1)],
+    "arithmetic": [lambda x: (x * 2 + x - 1.5) / 4],
+    "mixed_layouts": [mixed_layouts],
+    "relu": [layers.ReLU(6.0), layers.ReLU(negative_slope=0.1, max_value=0.4)],
+    "softmax": [layers.Conv2D(3, 1), layers.Softmax(), layers.Softmax(axis=1)],
+    "activations": [
+        layers.Activation(name)
+        for name in (
+            *("hard_silu", "silu", "elu", "sigmoid", "linear", "gelu", "leaky_relu"),
+            *("selu", "softplus", "softsign", "softmax"),
+        )
+    ],
+    "training_only": [
+        layers.Dropout(0.5),
+        layers.SpatialDropout2D(0.5),
+        layers.ActivityRegularization(0.1),
+        layers.Identity(),
+        layers.Rescaling(1 / 255, -0.5),
+    ],
+    "nested": [
+        keras.Sequential([layers.Conv2D(3, 1), layers.BatchNormalization()]),
+        layers.ReLU(),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_equals_model(name, tmp_path):
+    model = model_of(*MODELS[name])
+    for opset in (13, 17, 21) if name in ("norms", "slices", "relu") else (17,):
+        report = ks.to_onnx(model, tmp_path / "a.onnx", opset=opset, tolerance=3e-6)
+        assert (report.writer, report.opset) == ("keras_spos", opset)
+        assert list(report.inputs) == ["image"]
+        assert list(report.outputs) == model.output_names
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="TensorFlow runs channels_first on GPUs only")
+def test_channels_first(tmp_path):
+    first = {"data_format": "channels_first"}
+    model = model_of(
+        layers.ZeroPadding2D(1, **first),
+        layers.Conv2D(5, 3, 2, padding="same", **first),
+        layers.BatchNormalization(axis=1),
+        layers.MaxPooling2D(2, **first),
+        layers.Flatten(**first),
+    )
+    report = ks.to_onnx(model, tmp_path / "a.onnx", tolerance=3e-6)
+    assert report.inputs == {"image": ("batch", 8, 7, 6)}
+    # Keras flattens with the channels last.
+    assert report.nodes == {"Conv": 1, "MaxPool": 1, "Transpose": 1, "Flatten": 1}
+
+
+def test_every_known_layer_is_tested():
+    graphs = [model_of(*graph) for graph in MODELS.values()]
+    flat = [op for model in graphs for op in all_operations(model)]
+    # Those of quantized layers have a file of their own.
+    stock = {kind for kind in WRITERS if not kind.__module__.startswith("keras_spos")}
+    assert stock <= {type(op) for op in flat}
+
+
+def all_operations(model):
+    for op in getattr(model, "_functional", model).operations:
+        yield from all_operations(op) if hasattr(op, "operations") else [op]
+
+
+def test_convolutions_take_in_norms_and_padding():
+    """gamma (2 x + 1 - mean) / sqrt(variance + epsilon) + beta, by hand."""
+    x = inputs = keras.Input((1, 1, 1))
+    conv, norm = layers.Conv2D(1, 3), layers.BatchNormalization(epsilon=0.0)
+    model = keras.Model(inputs, norm(conv(layers.ZeroPadding2D(1)(x))))
+    conv.set_weights([np.full((3, 3, 1, 1), 2.0), np.array([1.0])])
+    norm.set_weights([np.array([v]) for v in (3.0, 4.0, 5.0, 16.0)])
+    graph = write(model).graph
+    kernel, bias = (onnx.numpy_helper.to_array(t) for t in graph.initializer)
+    np.testing.assert_array_equal(kernel, np.full((1, 1, 3, 3), 1.5))
+    np.testing.assert_array_equal(bias, [(1 - 5) * 3 / 4 + 4])
+    transpose, convolution, back = graph.node
+    assert (transpose.op_type, back.op_type) == ("Transpose", "Transpose")
+    pads = {a.name: a for a in convolution.attribute}["pads"]
+    assert list(pads.ints) == [1, 1, 1, 1]
+
+
+class Odd(layers.Conv2D):
+    """Looks like a convolution, computes something else."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    x = inputs = keras.Input((4, 4, 2))
+    cases = {
+        "Odd 'odd' is of an unknown type": Odd(2, 1, name="odd")(x),
+        "Activation 'a': activation 'mish'": layers.Activation("mish", name="a")(x),
+        r"axis=\[1\], which are not the last": layers.LayerNormalization(1)(x),
+        "must have three axes": layers.MultiHeadAttention(2, 3)(x, x),
+        "called with other arguments": layers.MultiHeadAttention(2, 3)(
+            *[layers.Reshape((16, 2))(x)] * 2, use_causal_mask=True
+        ),
+        "masked' is called with other arguments": layers.GlobalAveragePooling1D(
+            name="masked"
+        )(layers.Reshape((16, 2))(x), layers.Dense(16)(layers.Flatten()(x))),
+        "activation {": layers.Dense(2, layers.LeakyReLU(0.3))(x),
+        "activation 'relu'": layers.Dense(2, relu)(x),
+        "threshold=1": layers.ReLU(threshold=1.0)(x),
+        "training=True": layers.BatchNormalization()(x, training=True),
+        "only slices": x[:, 0],
+    }
+    for message, outputs in cases.items():
+        with pytest.raises(UnsupportedLayerError, match=message):
+            write(keras.Model(inputs, outputs))
+    if not TENSORFLOW:
+        with pytest.raises(ValueError, match="Odd 'odd'.*KERAS_BACKEND=tensorflow"):
+            ks.to_onnx(keras.Model(inputs, next(iter(cases.values()))), tmp_path / "a")
+    with pytest.raises(UnsupportedLayerError, match="open size"):
+        write(keras.Model(y := keras.Input((None, 4, 2)), layers.ReLU()(y)))
