@@ -104,6 +104,9 @@ def _rows(measured):
     if {"steps", "alone"} <= set(measured):
         seconds, beside = (measured[k]["supernet"] for k in ("alone", "steps"))
         add("step: supernet alone / beside a fixed subnet", seconds / beside)
+    if "host" in measured.get("alone", {}):
+        seconds = measured["alone"]
+        add("step: Python's own time / supernet", seconds["host"] / seconds["supernet"])
     if {"start-supernet", "start-fixed"} <= set(measured):
         net, fixed = measured["start-supernet"], measured["start-fixed"]
         add("first training step: supernet, s", net["first_step"], "<= 30")

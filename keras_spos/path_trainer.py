@@ -14,6 +14,7 @@ from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
 
 from keras_spos.engine import Engine
+from keras_spos.engine.updates import start_averages
 from keras_spos.loss_head import LossHead
 
 
@@ -89,10 +90,9 @@ class PathTrainer(Functional):
             self.get_head().differentiate(x, y, y_pred, sample_weight, penalty)
         )
         self._check_loss(loss, step, active)
-        groups = engine.backward(tape, y_gradient, penalty_gradient)
         if step == 0:
-            engine.start_averages(self.optimizer)
-        engine.apply(self.optimizer, groups)
+            start_averages(engine.runner, self.optimizer)
+        engine.learn(self.optimizer, tape, y_gradient, penalty_gradient)
         engine.commit(tape)
         self.get_head().write(metrics)
         self._iterations_seen = (self._iterations_token(), step + 1)

@@ -175,6 +175,37 @@ def test_what_fails_in_a_queued_step_is_raised_and_forgotten(where):
     assert net.train_on_batch(2 * x, x) > 0
 
 
+def test_a_step_whose_backward_pass_fails_has_changed_nothing():
+    class Fails(keras.layers.Layer):
+        """Without a gradient."""
+
+        def call(self, x):
+            @keras.ops.custom_gradient
+            def identity(x):
+                def gradient(*args, upstream=None):
+                    raise RuntimeError("no gradient")
+
+                return x, gradient
+
+            return identity(x)
+
+    inputs = keras.Input((4,))
+    blocks = [
+        ks.ChoiceBlock([keras.layers.Dense(4), keras.layers.Dense(4)], name=name)
+        for name in "ab"
+    ]
+    # Of the three units, the first to go back through is the second block.
+    net = ks.Supernet(inputs, blocks[1](Fails()(blocks[0](inputs))))
+    net.compile(SGD(0.1, momentum=0.9), "mse")
+    net.optimizer.build(net.trainable_variables)
+    variables = [*net.variables, *net.optimizer.variables]
+    before = [np.array(v.value) for v in variables]
+    with pytest.raises(RuntimeError, match="no gradient"):
+        net.train_on_batch(np.ones((2, 4), "float32"), np.zeros((2, 4), "float32"))
+    for variable, value in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(variable.value, value, err_msg=variable.path)
+
+
 def test_weights_of_samples_and_validation_split():
     run = fit(sample_weight=np.linspace(0, 2, len(X)), validation_split=0.4)
     assert_fits_like_keras(

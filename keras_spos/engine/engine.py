@@ -1,16 +1,13 @@
 """Runs the units on a path: forward, backward, update."""
 
-import contextlib
 import importlib
-import itertools
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_spos.engine.slots import keeping_outside
 from keras_spos.engine.steps import cut
-from keras_spos.weight_slice import is_part, whole
+from keras_spos.engine.updates import apply_together, can_update_by_unit
 
 
 class Engine:
@@ -169,8 +166,52 @@ class Engine:
             penalty = self.backend.add(penalty, value)
         return self.pack(tensors), penalty, tape
 
+    def learn(self, optimizer, tape, output_gradients, penalty_gradient):
+        """Backward pass and update of the variables on a path, and of nothing else.
+
+        Args:
+            optimizer: A built optimizer.
+            tape: What `forward` left; it is used up.
+            output_gradients: Gradients of the outputs, in their structure.
+            penalty_gradient: Gradient of the regularization loss.
+        """
+        units = [unit for _, unit, *_ in tape.records]
+        if not self._updates_by_unit(optimizer, units):
+            groups = self.backward(tape, output_gradients, penalty_gradient)
+            self.apply(optimizer, groups)
+            return
+        finishes = []
+
+        def run(unit, record, cotangents):
+            wanted, finish = self.runner.descend(
+                unit, optimizer, record, cotangents, penalty_gradient
+            )
+            finishes.append(finish)
+            return wanted
+
+        self._go_back(tape, output_gradients, run)
+        # Not before: whatever fails on the way has changed nothing.
+        for finish in finishes:
+            finish()
+        self._count_step(optimizer)
+
     def backward(self, tape, output_gradients, penalty_gradient):
         """Gradients of the variables on a path, as a list of (unit, gradients)."""
+        groups = []
+
+        def run(unit, record, cotangents):
+            wanted, own = self.runner.backward(record, cotangents, penalty_gradient)
+            groups.append((unit, own))
+            return wanted
+
+        self._go_back(tape, output_gradients, run)
+        return groups
+
+    def _go_back(self, tape, output_gradients, function):
+        """Calls ``function(unit, record, cotangents)`` on the units in reverse order.
+
+        It returns the gradients of the unit's differentiable inputs.
+        """
         gradients = {}
         outputs = zip(
             self.model.outputs, keras.tree.flatten(output_gradients), strict=True
@@ -179,7 +220,6 @@ class Engine:
             # One tensor may be several outputs.
             key = id(tensor)
             gradients[key] = self.backend.add(gradients.get(key), gradient)
-        groups = []
         used = {}
         while tape.records:
             step, unit, differentiable, count, record = tape.records.pop()
@@ -193,61 +233,26 @@ class Engine:
                     used["cotangents"] = [
                         self.backend.scale(c, 1 / count) for c in used["cotangents"]
                     ]
-            wanted, own = self.runner.backward(
-                record, used["cotangents"], penalty_gradient
-            )
+            wanted = function(unit, record, used["cotangents"])
             keys = [k for k, d in zip(step.inputs, differentiable, strict=True) if d]
             for key, gradient in zip(keys, wanted, strict=True):
                 gradients[key] = self.backend.add(gradients.get(key), gradient)
-            groups.append((unit, own))
-        return groups
 
     def apply(self, optimizer, groups):
         """Updates the variables on a path, and nothing else."""
-        sources = [v for unit, _ in groups for v in unit.trainable]
-        unique = len({id(whole(v)) for v in sources}) == len(sources)
-        separable = _is_separable(optimizer) and not self.backend.is_replicated()
-        if unique and separable:
+        if self._updates_by_unit(optimizer, [unit for unit, _ in groups]):
             for unit, gradients in groups:
                 self.runner.update(unit, optimizer, gradients)
-            self.runner.write(
-                [optimizer.iterations],
-                [self.runner.read([optimizer.iterations])[0] + 1],
-            )
-            return
-        totals, parts = {}, []
-        for unit, gradients in groups:
-            for source, gradient in zip(unit.trainable, gradients, strict=True):
-                if gradient is not None:
-                    variable = whole(source)
-                    if is_part(source):
-                        parts.append((variable, self.backend.inside(gradient, source)))
-                        gradient = self.backend.padded(gradient, source)
-                    total = totals.get(id(variable), (variable, None))[1]
-                    totals[id(variable)] = (variable, self.backend.add(total, gradient))
-        variables, gradients = zip(*totals.values(), strict=True)
-        scaled = hasattr(optimizer, "inner_optimizer")
-        with (
-            keeping_outside(self.runner, optimizer, parts),
-            _averages_of(optimizer, variables),
-            self.backend.assigning_in_cond(scaled),
-        ):
-            optimizer.apply(gradients, variables)
+            self._count_step(optimizer)
+        else:
+            apply_together(self.backend, self.runner, optimizer, groups)
 
-    def start_averages(self, optimizer):
-        """Starts an optimizer's moving averages of weights at the weights.
+    def _updates_by_unit(self, optimizer, units):
+        return not self.backend.is_replicated() and can_update_by_unit(optimizer, units)
 
-        Keras starts them at zero and sets all of them at the first step. The average
-        of an option that is sampled later, or never, would begin at zero, and `fit`
-        ends by assigning averages to weights.
-        """
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        if optimizer.use_ema:
-            averages = optimizer._model_variables_moving_average
-            self.runner.write(
-                averages,
-                [v + 0 for v in self.runner.read(optimizer._trainable_variables)],
-            )
+    def _count_step(self, optimizer):
+        (count,) = self.runner.read([optimizer.iterations])
+        self.runner.write([optimizer.iterations], [count + 1])
 
     def commit(self, tape):
         """Assigns the new values of non-trainable variables: batch statistics."""
@@ -336,42 +341,3 @@ def _choices(step, active):
             )
         return [(int(i),) for i in sorted(picked[0])]
     return [tuple(int(i) for i in picked)]
-
-
-def _is_separable(optimizer):
-    """Whether updating variables in groups equals updating them together."""
-    base = keras.optimizers.Optimizer
-    return (
-        all(
-            getattr(type(optimizer), name) is getattr(base, name)
-            for name in ("apply", "_backend_apply_gradients", "_backend_update_step")
-        )
-        and not optimizer.gradient_accumulation_steps
-        and not optimizer.use_ema
-        and optimizer.global_clipnorm is None
-    )
-
-
-@contextlib.contextmanager
-def _averages_of(optimizer, variables):
-    """Narrows an optimizer's moving averages of weights to some variables.
-
-    Keras averages every variable it was built with, at every step; the average of a
-    variable that is not on the path would move.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not optimizer.use_ema:
-        yield
-        return
-    names = ("_trainable_variables", "_model_variables_moving_average")
-    # Past the optimizer's `__setattr__`, which would track the averages again.
-    attributes = vars(optimizer)
-    saved = {name: attributes[name] for name in names}
-    wanted = {id(v) for v in variables}
-    keep = [id(v) in wanted for v in optimizer._trainable_variables]
-    try:
-        for name in names:
-            attributes[name] = list(itertools.compress(saved[name], keep))
-        yield
-    finally:
-        attributes.update(saved)

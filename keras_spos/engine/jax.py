@@ -27,7 +27,7 @@ class Runner:
         self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
-        self._pullback = self._jit(lambda pullback, cotangents: pullback(cotangents))
+        self._pullback = self._jit(_pull)
 
     def queueing(self):
         """Nothing to do: JAX queues what it runs."""
@@ -108,28 +108,52 @@ class Runner:
 
     def backward(self, record, cotangents, penalty_cotangent):
         """Gradients for a `forward`: of its differentiable inputs and its variables."""
-        pullback, floats, has_penalty = record
-        cotangents = [c if f else None for c, f in zip(cotangents, floats, strict=True)]
-        penalty = penalty_cotangent if has_penalty else None
-        return self._pullback(pullback, (cotangents, penalty))
+        return self._pullback(*_pulled(record, cotangents, penalty_cotangent))
+
+    def descend(self, unit, optimizer, record, cotangents, penalty_cotangent):
+        """`backward` and the update in one, but that nothing is assigned yet.
+
+        Half of what a step takes of Python's time is calling compiled functions and
+        wrapping what they return.
+
+        Returns:
+            Gradients of the differentiable inputs, and a function that assigns.
+        """
+        pulled = _pulled(record, cotangents, penalty_cotangent)
+        if not unit.trainable:
+            return self._pullback(*pulled)[0], lambda: None
+        function, written, scalars = self._bound("descend", unit.trainable, optimizer)
+        wanted, values = function(pulled, self.read(written), self.read(scalars))
+        return wanted, functools.partial(self.write, written, values)
 
     def update(self, unit, optimizer, gradients):
         """Applies the optimizer to the unit's variables; `iterations` stays."""
         if not gradients:
             return
-        # All slices of a variable share the function.
-        key = ("update", tuple((id(whole(v)), is_part(v)) for v in unit.trainable))
-        if key not in self._cache:
-            self._cache[key] = self._bind_update(unit.trainable, optimizer)
-        function, written, scalars = self._cache[key]
+        function, written, scalars = self._bound("update", unit.trainable, optimizer)
         values = function(gradients, self.read(written), self.read(scalars))
         self.write(written, values)
 
-    def _bind_update(self, sources, optimizer):
-        """The update of some weights, made for these or for others of their kind."""
-        kind = ("updates", tuple(update_kind(optimizer, v) for v in sources))
+    def _bound(self, name, sources, optimizer):
+        """A function that updates, what it writes, and the scalars that it takes."""
+        # All slices of a variable share the function.
+        key = (name, tuple((id(whole(v)), is_part(v)) for v in sources))
+        if key not in self._cache:
+            self._cache[key] = self._bind(name, sources, optimizer)
+        return self._cache[key]
+
+    def _bind(self, name, sources, optimizer):
+        """The same, made for these weights or for others of their kind."""
+        kind = (f"{name} of", tuple(update_kind(optimizer, v) for v in sources))
         if kind not in self._cache:
-            self._cache[kind] = sources, self._make_update(sources, optimizer)
+            update, written, scalars = self._make_update(sources, optimizer)
+
+            def descend(pulled, values, scalar_values):
+                wanted, own = _pull(*pulled)
+                return wanted, update(own, values, scalar_values)
+
+            function = self._jit(update if name == "update" else descend)
+            self._cache[kind] = sources, (function, written, scalars)
         made, (function, written, scalars) = self._cache[kind]
         own = {id(a): b for a, b in counterparts(optimizer, made, sources)}
         return function, [own.get(id(v), v) for v in written], scalars
@@ -179,7 +203,7 @@ class Runner:
                     optimizer.apply(gradients, trainable)
             return [scope.get_current_value(v) for v in written]
 
-        return self._jit(function), written, scalars
+        return function, written, scalars
 
     def value_and_gradient(self, function):
         """Compiles ``f(sources, *rest) -> (value, auxiliary)``, with its gradient."""
@@ -268,6 +292,17 @@ _scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
 _leading = jax.jit(
     lambda a, shape: a[tuple(slice(0, n) for n in shape)], static_argnums=1
 )
+
+
+def _pull(pullback, cotangents):
+    return pullback(cotangents)
+
+
+def _pulled(record, cotangents, penalty_cotangent):
+    """The pullback that a `forward` left, and what it takes."""
+    pullback, floats, has_penalty = record
+    cotangents = [c if f else None for c, f in zip(cotangents, floats, strict=True)]
+    return pullback, (cotangents, penalty_cotangent if has_penalty else None)
 
 
 def _is_float(x):

@@ -7,6 +7,7 @@ while one runs.
 """
 
 import contextlib
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -128,6 +129,15 @@ class Runner:
         """Gradients for a `forward`: of its differentiable inputs and its variables."""
         pair, kept = record
         return pair.backward(kept, cotangents, penalty_cotangent)
+
+    def descend(self, unit, optimizer, record, cotangents, penalty_cotangent):
+        """`backward`, and what updates the unit's variables when it is called.
+
+        Returns:
+            Gradients of the differentiable inputs, and a function.
+        """
+        wanted, own = self.backward(record, cotangents, penalty_cotangent)
+        return wanted, functools.partial(self.update, unit, optimizer, own)
 
     def update(self, unit, optimizer, gradients):
         """Applies the optimizer to the unit's variables; `iterations` stays."""
