@@ -38,6 +38,9 @@ class Evaluator:
     batches, as in the authors' code; batches' statistics are combined to the total mean
     and variance, but each layer sees inputs that were normalized by their own batch.
 
+    Frozen batch norms (``trainable=False``) keep their moving averages, with which they
+    also train.
+
     Args:
         net: A `Supernet` of one input and one output.
         calibration: Training images: an array ``[n, ...]``, a dataset of batches, or a
@@ -160,7 +163,7 @@ class Evaluator:
         return (
             f"weights {_fingerprint(self.net):08x}, images "
             f"{checksum:08x}, metric {self._described_metrics()}, recalibrate "
-            f"{[len(b) for b in self._calibration] or False}"
+            f"{[len(b) for b in self._calibration] or False}{_frozen_norms(self.net)}"
         )
 
     def _described_metrics(self):
@@ -303,6 +306,19 @@ def _images_and_labels(data):
     if not pairs:
         return np.zeros((0,)), np.zeros((0,))
     return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+
+
+def _frozen_norms(net):
+    """Which batch norms are not recalibrated, as text; "" if all are."""
+    frozen = [
+        layer.path
+        for layer in net._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+    ]
+    if not frozen:
+        return ""
+    checksum = zlib.crc32("\n".join(frozen).encode())
+    return f", {len(frozen)} batch norms frozen ({checksum:08x})"
 
 
 def _fingerprint(net):

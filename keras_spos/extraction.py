@@ -20,21 +20,27 @@ def extract(model, space, path, fresh=False, overrides=None):
         space: Its `SearchSpace`.
         path: A path.
         fresh: Whether to initialize new weights (with scale and offset for batch norms
-            that have neither) instead of copying the supernet's. What layers learned by
-            `adapt` is copied anyway.
+            that have neither) instead of copying the supernet's. What frozen layers
+            hold (such as a pretrained backbone's), and what layers learned by `adapt`,
+            is copied anyway.
         overrides: Values to take instead of the supernet's, a dict by variable id.
 
     Returns:
         A `keras.Model` of stock layers.
     """
     subnet, builder = _rebuild(model, space, path, fresh)
-    if not fresh:
-        for new, old in builder.pairs:
-            for target, variable in zip(new.weights, old.weights, strict=True):
-                source = builder.views.get(id(variable), variable)
-                value = (overrides or {}).get(id(source), source.value)
-                # A copy: JAX models give their arrays away when they run.
-                target.assign(ops.copy(value))
+    for new, old in builder.pairs:
+        # Of a supernet that is frozen as a whole, no layer was frozen for its weights.
+        kept = _frozen(old) if fresh and model.trainable else ()
+        if fresh and not kept:
+            continue
+        for target, variable in zip(new.weights, old.weights, strict=True):
+            if fresh and id(variable) not in kept:
+                continue
+            source = builder.views.get(id(variable), variable)
+            value = (overrides or {}).get(id(source), source.value)
+            # A copy: JAX models give their arrays away when they run.
+            target.assign(ops.copy(value))
     for new, old in builder.pairs:
         for target, source in zip(
             new._flatten_layers(), old._flatten_layers(), strict=True
@@ -42,6 +48,12 @@ def extract(model, space, path, fresh=False, overrides=None):
             if is_adaptable(source):
                 _copy_adapted(target, source)
     return subnet
+
+
+def _frozen(layer):
+    """Ids of weights of a layer, or of parts of it, that training does not move."""
+    frozen = [x for x in layer._flatten_layers() if not x.trainable]
+    return {id(v) for x in frozen for v in x.weights}
 
 
 def _copy_adapted(target, source):
@@ -106,7 +118,9 @@ def inherit(model, space, path, donor):
 def _rebuild(model, space, path, fresh):
     """A model of copies of the layers on a path, and the builder that made it."""
     builder = _Builder(
-        dict(zip((d.name for d in space.decisions), path, strict=True)), fresh
+        dict(zip((d.name for d in space.decisions), path, strict=True)),
+        fresh,
+        keep_frozen=model.trainable,
     )
     inputs = [
         keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
@@ -124,9 +138,10 @@ def _rebuild(model, space, path, fresh):
 class _Builder:
     """Copies layers onto new symbolic tensors, going into models and choices."""
 
-    def __init__(self, choices, fresh):
+    def __init__(self, choices, fresh, keep_frozen):
         self.choices = choices
         self.fresh = fresh
+        self.keep_frozen = keep_frozen
         self.copies = {}
         self.pairs = []
         self.views = {}
@@ -165,7 +180,8 @@ class _Builder:
             self.names.add(name)
             config["name"] = name
             if self.fresh and isinstance(operation, keras.layers.BatchNormalization):
-                if not config["center"] and not config["scale"]:
+                kept = self.keep_frozen and not operation.trainable
+                if not kept and not config["center"] and not config["scale"]:
                     config["center"] = config["scale"] = True
             new = rebuild(operation, config)
             self.copies[id(operation)] = new

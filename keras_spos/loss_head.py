@@ -61,6 +61,7 @@ class LossHead:
 
     def _make(self, training):
         model = self.model
+        weights = {id(v): v.path for v in model.trainable_variables}
 
         def compute(sources, x, y, sample_weight, state):
             y_pred, penalty = sources
@@ -68,7 +69,7 @@ class LossHead:
             self.running = True
             try:
                 mapping = list(zip(self.variables, state, strict=True))
-                with keras.StatelessScope(mapping) as scope:
+                with _OfOutputs(mapping, weights if training else {}) as scope:
                     loss = model.compute_loss(x, y, y_pred, sample_weight, training)
                     penalty = model._aggregate_additional_loss(penalty)
                     loss = loss + ops.cast(penalty, loss.dtype)
@@ -84,3 +85,22 @@ class LossHead:
             return scaled, (loss, logs, metrics)
 
         return compute
+
+
+class _OfOutputs(keras.StatelessScope):
+    """Refuses to read weights, of which a loss of outputs has no gradient."""
+
+    def __init__(self, mapping, weights):
+        super().__init__(mapping)
+        self._weights = weights
+
+    def get_current_value(self, variable):
+        """The value that a variable has in this scope."""
+        if id(variable) in self._weights:
+            raise ValueError(
+                "The loss is a function of outputs and targets: what it reads of the "
+                "model's weights would get no gradient. Pass a kernel_regularizer to "
+                "the layer, or call add_loss in one. Received: a loss that reads "
+                f"{self._weights[id(variable)]}."
+            )
+        return super().get_current_value(variable)

@@ -126,6 +126,12 @@ class PathTrainer(Functional):
             self._head = LossHead(self, self.get_engine().runner)
         return self._head
 
+    @functools.wraps(Functional.quantize)
+    def quantize(self, *args, **kwargs):
+        """Keras' `quantize`, which gives layers other variables."""
+        super().quantize(*args, **kwargs)
+        self._engine = None
+
     @functools.wraps(Functional.fit)
     def fit(self, *args, **kwargs):
         """Keras' `fit`, one path a step."""
@@ -251,6 +257,7 @@ class PathTrainer(Functional):
         parts = (self._compile_loss, self._compile_metrics, self.optimizer)
         if all(part is None or part.built for part in parts):
             return
+        _check_optimizer(self.optimizer)
         self.optimizer.build(self.trainable_variables)
 
         def symbolic(value):
@@ -275,6 +282,14 @@ class PathTrainer(Functional):
 
     def jax_state_sync(self):
         """Nothing to do: variables are always up to date."""
+
+
+def _check_optimizer(optimizer):
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "Expected an optimizer that can update some of a model's variables: those "
+            "on the path. Received: a MultiOptimizer, which updates all or none."
+        )
 
 
 def _is_drawn(path, sizes):

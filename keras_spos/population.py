@@ -42,6 +42,11 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
         # A folder that cannot be made: known before the work is done, not after.
         os.makedirs(os.path.dirname(os.path.abspath(checkpoint)), exist_ok=True)
     paths = np.asarray(paths)
+    if paths.ndim != 2:
+        raise ValueError(
+            "Expected an integer array ``[n, decisions]``. Received: an array of shape "
+            f"{paths.shape}."
+        )
     # `unique` sorts: neighbours have the longest beginnings in common.
     unique, where = np.unique(
         paths if merge is None else merge(paths), axis=0, return_inverse=True

@@ -22,7 +22,7 @@ def recalibrate(model, images, batch_size=None):
 
     Args:
         model: A Functional or Sequential model of one input, such as
-            ``net.extract(path)``. Changed in place.
+            ``net.extract(path)``. Changed in place, but for frozen batch norms.
         images: Training images, an array ``[n, ...]``, or a dataset of batches.
         batch_size: Images per batch; all at once by default, which alone is exact. See
             `Evaluator`.
@@ -38,6 +38,17 @@ def recalibrate(model, images, batch_size=None):
     images = images_of(images)
     if not len(images):
         raise ValueError("Recalibration needs training images. Received: none.")
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if norms and not any(norm.trainable for norm in norms):
+        raise ValueError(
+            "Frozen batch norms are not recalibrated: they train and run with the "
+            "statistics that they have. Received: a model all of whose "
+            f"{len(norms)} batch norms have trainable=False."
+        )
     engine = Engine(functional(model))
     first = engine.inputs[0]
     batches = [{first: engine.convert([x])[0]} for x in shuffled(images, batch_size)]

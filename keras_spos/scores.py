@@ -42,7 +42,26 @@ def check_metric(metric, net, labels):
                 f"labels of shape {labels.shape} for outputs {net.outputs[0].shape}."
             )
     else:
-        keras.metrics.get(metric)
+        found = keras.metrics.get(metric)
+        if not isinstance(found, keras.metrics.Metric):
+            raise ValueError(
+                "Expected a Keras metric. Received: a function; wrap it, as in "
+                "keras.metrics.MeanMetricWrapper(function)."
+            )
+        if _is_error(found):
+            raise ValueError(
+                "Of scores, the highest is best. Received: the metric "
+                f"{type(found).__name__}, of which the lowest is. Compile the supernet "
+                'with it as its loss, and pass metric="loss".'
+            )
+
+
+def _is_error(metric):
+    """Whether a metric of Keras' own grows as predictions get worse."""
+    kinds = ("regression", "probabilistic")
+    modules = [f"keras.src.metrics.{kind}_metrics" for kind in kinds]
+    rising = (keras.metrics.CosineSimilarity, keras.metrics.R2Score)
+    return type(metric).__module__ in modules and not isinstance(metric, rising)
 
 
 def score_of(metric, net, labels, predictions):

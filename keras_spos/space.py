@@ -167,6 +167,13 @@ class SearchSpace:
                         f"Received: {label!r}."
                     )
                 label = decision.options.index(label)
+            elif str(label) in decision.options:
+                if decision.options.index(str(label)) != label:
+                    raise ValueError(
+                        f"Decision {decision.name!r} has options {decision.options}. "
+                        f"Received: {label}, which may be an index or a label. Give "
+                        f"labels as text, such as {str(label)!r}."
+                    )
             path.append(label)
         return self.path(path)
 

@@ -65,13 +65,14 @@ class Supernet(PathTrainer):
         **kwargs,
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
+        _check_none_is_hidden(self)
         if not self.searchable_layers:
             raise ValueError(
                 "A Supernet needs at least one searchable layer, such as a "
                 "ChoiceBlock, in its graph. Received: none."
             )
-        _check_none_is_hidden(self)
         _warn_of_what_extract_cannot_rebuild(self)
+        _warn_of_metrics_in_layers(self)
         self.space = _read_space(self.searchable_layers)
         self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
@@ -131,8 +132,9 @@ class Supernet(PathTrainer):
                 current path.
             fresh: False copies the supernet's weights. True initializes new ones for
                 retraining, and gives batch norms that have neither scale nor offset
-                both, as the papers' retrained networks have. What layers learned by
-                `adapt` is copied anyway.
+                both, as the papers' retrained networks have. What frozen layers hold
+                (such as a pretrained backbone's), and what layers learned by `adapt`,
+                is copied anyway.
 
         Returns:
             A `keras.Model` with its own weights.
@@ -200,6 +202,14 @@ class Supernet(PathTrainer):
         names = ("sampler", "seed", "named_paths", "recompute")
         own = {name: config.pop(name) for name in names if name in config}
         own["sampler"] = keras.saving.deserialize_keras_object(own["sampler"])
+        if "layers" not in config:
+            # Of a subclass that makes its graph itself, as Keras makes such a model.
+            model = cls(**config)
+            named = own.pop("named_paths")
+            model.named_paths = {name: model.space.path(p) for name, p in named.items()}
+            for name, value in own.items():
+                setattr(model, name, value)
+            return model
         model = keras.Model.from_config(config, custom_objects=custom_objects)
         return cls(
             model.input, model.output, name=model.name, trainable=model.trainable, **own
@@ -227,6 +237,16 @@ def _warn_of_what_extract_cannot_rebuild(net):
             "`extract` and loading make layers again from their configs. Expected a "
             "`get_config` in every class, and named functions in the place of lambdas. "
             f"Received: {sorted(names)}",
+            stacklevel=3,
+        )
+
+
+def _warn_of_metrics_in_layers(net):
+    names = [layer.name for layer in net._flatten_layers() if layer._metrics]
+    if names:
+        warnings.warn(
+            "A step does not update metrics that layers own; give them to `compile`. "
+            f"Received: layers with metrics of their own, {sorted(names)}",
             stacklevel=3,
         )
 

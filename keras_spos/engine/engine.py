@@ -35,6 +35,12 @@ class Engine:
         """Model inputs as a flat list of tensors of the declared types."""
         if isinstance(inputs, dict):
             # By name, whatever the structure that the model was made with.
+            missing = {t.name for t in self.model.inputs} - set(inputs)
+            if missing and len(inputs) < len(self.inputs):
+                raise ValueError(
+                    f"Expected inputs {[t.name for t in self.model.inputs]}. "
+                    f"Received: a dict without {sorted(missing)}."
+                )
             return self.model._standardize_inputs(inputs)
         tensors = self.model._convert_inputs_to_tensors(keras.tree.flatten(inputs))
         return self.model._adjust_input_rank(tensors)

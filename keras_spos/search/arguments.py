@@ -39,9 +39,10 @@ def checked_objectives(tables):
                 "minimize takes cost tables; a limit such as "
                 f"`{table.table.name} <= {table.value:g}` goes into limits=[...]."
             )
-        if not callable(table):
+        if not callable(table) or not hasattr(table, "reachable_range"):
             raise ValueError(
-                f"minimize takes cost tables or Objectives. Received: {table!r}"
+                "minimize takes cost tables, or callables as search.Objective(space, "
+                f"function, name). Received: {table!r}"
             )
     return tables
 

@@ -77,7 +77,7 @@ def evolve(
     """
     check_integers(1, population=population, generations=generations, topk=topk)
     crossover = population // 2 if crossover is None else crossover
-    mutation = population - crossover if mutation is None else mutation
+    mutation = max(0, population - crossover) if mutation is None else mutation
     settings = {
         "algorithm": "evolve",
         "population": population,

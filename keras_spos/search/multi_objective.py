@@ -54,7 +54,7 @@ def nsga2(
         space: The `SearchSpace`.
         score: See `evolve`.
         minimize: `CostTable`s to minimize next to maximizing the score, or
-            `Objective`s, which are any callables.
+            `Objective`s, which wrap any callable.
         limits: `Limit`s that every candidate meets.
         population: Number of paths that a generation scores, and that survive it.
         generations: Number of generations, the random first one included.

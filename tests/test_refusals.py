@@ -1,0 +1,120 @@
+"""What would be silently wrong is refused, or kept: found by trying the library out."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from models import SHAPE, cross_entropy, data, small_net
+
+import keras_spos as ks
+
+
+def net_on(backbone):
+    inputs = keras.Input(SHAPE)
+    x = backbone(inputs)
+    x = ks.ChoiceBlock(
+        [
+            [layers.Conv2D(4, k, padding="same"), layers.BatchNormalization()]
+            for k in (1, 3)
+        ],
+        name="block",
+    )(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return ks.Supernet(inputs, layers.Dense(4, name="head")(x))
+
+
+def test_a_fresh_subnet_keeps_what_is_frozen():
+    frozen = layers.Conv2D(4, 1, trainable=False, name="pretrained")
+    net = net_on(keras.Sequential([keras.Input(SHAPE), frozen], name="backbone"))
+    fresh = net.extract((1,), fresh=True)
+    kept, new = (fresh.get_layer(name) for name in ("pretrained", "head"))
+    np.testing.assert_array_equal(kept.kernel, frozen.kernel)
+    assert not kept.trainable
+    assert np.any(np.array(new.kernel) != np.array(net.get_layer("head").kernel))
+
+
+def test_frozen_batch_norms_are_told_apart():
+    net = small_net()
+    x, y = data(6)
+    before = ks.Evaluator(net, x, (x, y)).identity()
+    net.get_layer("block_0").trainable = False
+    assert ks.Evaluator(net, x, (x, y)).identity() != before
+    subnet = net_on(layers.Conv2D(4, 1)).extract((0,))
+    subnet.trainable = False
+    with pytest.raises(ValueError, match="all of whose 1 batch norms"):
+        ks.recalibrate(subnet, x)
+
+
+def test_a_loss_that_reads_weights_is_refused():
+    class Decaying(ks.Supernet):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            return loss + ops.sum(ops.square(self.get_layer("head").kernel))
+
+    plain = net_on(layers.Conv2D(4, 1))
+    net = Decaying(plain.inputs, plain.outputs)
+    net.compile("sgd", cross_entropy())
+    with pytest.raises(ValueError, match="reads head/kernel"):
+        net.train_on_batch(*data(6))
+
+
+def test_an_optimizer_that_updates_all_or_nothing_is_refused():
+    net = small_net()
+    sgd = keras.optimizers.SGD(0.1)
+    net.compile(keras.optimizers.MultiOptimizer(lambda v: sgd), cross_entropy())
+    with pytest.raises(ValueError, match="those on the path"):
+        net.train_on_batch(*data(6))
+
+
+def test_a_metric_of_errors_or_a_function_is_refused():
+    x, y = data(6)
+    for metric, words in (("mae", "the lowest"), (lambda a, b: a, "a function")):
+        with pytest.raises(ValueError, match=words):
+            ks.Evaluator(small_net(), x, (x, y), metric=metric)
+
+
+def test_a_number_that_may_be_an_index_or_a_label_is_refused():
+    space = ks.SearchSpace([ks.Decision("kernel", ("1", "3"))])
+    assert space.path({"kernel": "3"}) == (1,) == space.path((1,))
+    with pytest.raises(ValueError, match="an index or a label"):
+        space.path({"kernel": 1})
+
+
+def test_a_subclass_that_makes_its_own_graph_is_loaded(tmp_path):
+    class Own(ks.Supernet):
+        def __init__(self, **kwargs):
+            plain = net_on(layers.Conv2D(4, 1, name="stem"))
+            super().__init__(plain.inputs, plain.outputs, **kwargs)
+
+    net = Own(seed=5)
+    net.save(tmp_path / "own.keras")
+    loaded = keras.models.load_model(
+        tmp_path / "own.keras", custom_objects={"Own": Own}
+    )
+    assert loaded.seed == 5
+    x, _ = data(6)
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), net.predict(x, verbose=0)
+    )
+
+
+def test_metrics_of_layers_are_warned_of():
+    class Counts(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.seen = keras.metrics.Mean(name="seen")
+
+        def call(self, x):
+            return x
+
+    with pytest.warns(UserWarning, match="metrics of their own"):
+        net_on(Counts(name="counts"))
+
+
+def test_scores_of_one_path_and_a_block_inside_a_model():
+    with pytest.raises(ValueError, match="n, decisions"):
+        ks.score_all(lambda p: np.zeros(len(p)), (0, 1))
+    inside = small_net()
+    inputs = keras.Input(inside.input_shape[1:])
+    with pytest.raises(ValueError, match="inside another layer"):
+        ks.Supernet(inputs, inside(inputs))
