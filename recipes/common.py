@@ -78,6 +78,14 @@ class Output:
         """Prints a line, with the minutes since the start."""
         print(f"[{(time.time() - self.start) / 60:5.1f} min] {message}", flush=True)
 
+    def save(self, model, name):
+        """Saves a model as <name>.keras; the file is complete or is not there."""
+        path = self.path(f"{name}.keras")
+        # Keras tells the kind of file by the end of its name.
+        temporary = self.path(f"{name}.tmp.keras")
+        model.save(temporary)
+        os.replace(temporary, path)
+
     def done(self, name):
         """What `finish` wrote for a part of the recipe, or None."""
         path = self.path("parts", f"{name}.json")

@@ -1,5 +1,6 @@
 """The recipes run from their command line, and go on where they were stopped."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import pytest
 import keras_spos as ks
 from keras_spos.costs import Block, CostTable
 from recipes import spos
+from recipes.common import Output
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -67,6 +69,21 @@ def test_a_used_folder_is_not_overwritten(quickstart):
     done = run("quickstart", folder)
     assert done.returncode != 0
     assert "--resume" in done.stderr
+
+
+def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
+    class Model:
+        def save(self, path):
+            pathlib.Path(path).write_text("half")
+            raise KeyboardInterrupt
+
+    args = argparse.Namespace(output_dir=str(tmp_path / "out"), resume=False)
+    output = Output("quickstart", args)
+    file = tmp_path / "out" / "supernet.keras"
+    file.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        output.save(Model(), "supernet")
+    assert file.read_text() == "whole"
 
 
 def test_missing_data_is_explained(tmp_path):

@@ -224,6 +224,16 @@ def test_history_is_a_table(tmp_path):
     assert history[-1] == history[149] and len(history[10:12]) == 2
 
 
+def test_a_result_that_cannot_be_written_leaves_the_last(tmp_path):
+    result = evolve(SPACE, Landscape(SPACE), generations=2)
+    result.to_json(tmp_path / "run.json")
+    before = (tmp_path / "run.json").read_text()
+    result.reference = object()  # No JSON, and not the first thing that is written.
+    with pytest.raises(TypeError):
+        result.to_json(tmp_path / "run.json")
+    assert (tmp_path / "run.json").read_text() == before
+
+
 def test_errors_teach():
     score = Landscape(SPACE)
     with pytest.raises(InfeasibleLimitError, match="flops <= 1. This space reaches"):

@@ -153,7 +153,10 @@ class Result:
         return f"Result(best={self.best}, evaluations={len(self.history)})"
 
     def to_json(self, path):
-        """Writes everything as JSON, the best path with its options' names."""
+        """Writes everything as JSON, the best path with its options' names.
+
+        The file is complete or is not there.
+        """
         history = self.history
         data = {
             "best": dataclasses.asdict(self.best),
@@ -167,8 +170,10 @@ class Result:
             "history": list(history),
         }
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "w") as file:
+        temporary = f"{path}.tmp"
+        with open(temporary, "w") as file:
             json.dump(data, file, indent=1)
+        os.replace(temporary, path)
 
 
 def front(history, minimize):
