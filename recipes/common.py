@@ -196,14 +196,23 @@ def _version(package):
 
 
 def _commit():
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    """The commit of this code, or "unknown" where it is in no repository."""
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(changed, capture_output=True, text=True, check=True)
-        return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+        # An installed copy may lie in the repository of another project.
+        _git("ls-files", "--error-unmatch", os.path.basename(__file__))
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        dirty = _git("status", "--porcelain", "--untracked-files=no")
+        return commit + ("+changes" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*words):
+    folder = os.path.dirname(os.path.abspath(__file__))
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 def _append_run(path):

@@ -1,9 +1,11 @@
 """The recipes run from their command line, and go on where they were stopped."""
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -96,6 +98,42 @@ def test_missing_data_is_explained(tmp_path):
     done = run(*words, env=path)
     assert done.returncode != 0
     assert "cifar10" in done.stderr
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def commit_of_copy(folder):
+    """What a copy of the recipes' code in a folder says is its commit."""
+    file = shutil.copy(ROOT / "recipes" / "common.py", folder)
+    spec = importlib.util.spec_from_file_location("copied_common", file)
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy._commit()
+
+
+def test_the_commit_is_of_the_code(tmp_path, monkeypatch):
+    for name in ("code", "started_from"):
+        (tmp_path / name / ".venv").mkdir(parents=True)
+        git(tmp_path / name, "init")
+        git(tmp_path / name, "commit", "--allow-empty", "-m", name)
+    code = tmp_path / "code"
+    monkeypatch.chdir(tmp_path / "started_from")
+    # Installed within a repository, of which it is no part.
+    assert commit_of_copy(code / ".venv") == "unknown"
+    assert commit_of_copy(code) == "unknown"
+    git(code, "add", "common.py")
+    git(code, "commit", "-m", "recipes")
+    head = git(code, "rev-parse", "--short=12", "HEAD")
+    assert commit_of_copy(code) == head
+    monkeypatch.setenv("PATH", "")
+    assert commit_of_copy(code) == "unknown"
 
 
 def test_ranges_that_are_sampled_end_at_the_limits():
