@@ -66,7 +66,7 @@ class Output:
             )
         os.makedirs(self.folder, exist_ok=True)
         self.start = time.time()
-        self.runs = _append_run(self.path("runs.json"))
+        self.runs = _append_run(self.path("runs.json"), args)
 
     def path(self, *names):
         """A path in the folder; its parent exists."""
@@ -215,14 +215,24 @@ def _git(*words):
     return done.stdout.strip()
 
 
-def _append_run(path):
-    """Starts a run's entry: where it was, and the minutes until its last part ended."""
+def _append_run(path, args):
+    """Starts a run's entry: what it was, and the minutes until its last part ended."""
     runs = []
     if os.path.exists(path):
         with open(path) as file:
             runs = json.load(file)
+    same = {"preset": args.preset, "seed": args.seed}
+    for name, value in same.items():
+        # Entries of earlier versions do not tell.
+        begun = runs[-1].get(name, value) if runs else value
+        if begun != value:
+            raise SystemExit(
+                f"{os.path.dirname(path)} was begun with another {name}. Expected "
+                f"--{name} {begun}, to go on with it, or another --output-dir. "
+                f"Received: --{name} {value}"
+            )
     today = datetime.date.today().isoformat()
-    runs.append({"commit": _commit(), "date": today, "minutes": 0.0})
+    runs.append({"commit": _commit(), "date": today, **same, "minutes": 0.0})
     _write_json(path, runs)
     return runs
 

@@ -73,18 +73,38 @@ def test_a_used_folder_is_not_overwritten(quickstart):
     assert "--resume" in done.stderr
 
 
+def output(folder, **changed):
+    args = {"preset": "smoke", "seed": 0, "resume": False, **changed}
+    return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
+
+
+@pytest.mark.parametrize(
+    "name, begun, other", [("seed", 0, 1), ("preset", "smoke", "small")]
+)
+def test_a_folder_goes_on_with_what_it_was_begun(name, begun, other, tmp_path):
+    output(tmp_path)
+    before = (tmp_path / "runs.json").read_text()
+    message = f"Expected --{name} {begun}, .*Received: --{name} {other}"
+    with pytest.raises(SystemExit, match=message):
+        output(tmp_path, resume=True, **{name: other})
+    assert (tmp_path / "runs.json").read_text() == before
+    assert len(output(tmp_path, resume=True).runs) == 2
+    # Entries of earlier versions told neither.
+    (tmp_path / "runs.json").write_text('[{"minutes": 1.0}]')
+    assert len(output(tmp_path, resume=True, **{name: other}).runs) == 2
+
+
 def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
     class Model:
         def save(self, path):
             pathlib.Path(path).write_text("half")
             raise KeyboardInterrupt
 
-    args = argparse.Namespace(output_dir=str(tmp_path / "out"), resume=False)
-    output = Output("quickstart", args)
+    begun = output(tmp_path / "out")
     file = tmp_path / "out" / "supernet.keras"
     file.write_text("whole")
     with pytest.raises(KeyboardInterrupt):
-        output.save(Model(), "supernet")
+        begun.save(Model(), "supernet")
     assert file.read_text() == "whole"
 
 
