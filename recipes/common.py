@@ -66,7 +66,7 @@ class Output:
             )
         os.makedirs(self.folder, exist_ok=True)
         self.start = time.time()
-        self.runs = _append_run(self.path("runs.json"))
+        self.runs = _append_run(self.path("runs.json"), args)
 
     def path(self, *names):
         """A path in the folder; its parent exists."""
@@ -77,6 +77,14 @@ class Output:
     def say(self, message):
         """Prints a line, with the minutes since the start."""
         print(f"[{(time.time() - self.start) / 60:5.1f} min] {message}", flush=True)
+
+    def save(self, model, name):
+        """Saves a model as <name>.keras; the file is complete or is not there."""
+        path = self.path(f"{name}.keras")
+        # Keras tells the kind of file by the end of its name.
+        temporary = self.path(f"{name}.tmp.keras")
+        model.save(temporary)
+        os.replace(temporary, path)
 
     def done(self, name):
         """What `finish` wrote for a part of the recipe, or None."""
@@ -188,24 +196,43 @@ def _version(package):
 
 
 def _commit():
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    changed = ["git", "status", "--porcelain", "--untracked-files=no"]
+    """The commit of this code, or "unknown" where it is in no repository."""
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(changed, capture_output=True, text=True, check=True)
-        return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+        # An installed copy may lie in the repository of another project.
+        _git("ls-files", "--error-unmatch", os.path.basename(__file__))
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        dirty = _git("status", "--porcelain", "--untracked-files=no")
+        return commit + ("+changes" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
-def _append_run(path):
-    """Starts a run's entry: where it was, and the minutes until its last part ended."""
+def _git(*words):
+    folder = os.path.dirname(os.path.abspath(__file__))
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _append_run(path, args):
+    """Starts a run's entry: what it was, and the minutes until its last part ended."""
     runs = []
     if os.path.exists(path):
         with open(path) as file:
             runs = json.load(file)
+    same = {"preset": args.preset, "seed": args.seed}
+    for name, value in same.items():
+        # Entries of earlier versions do not tell.
+        begun = runs[-1].get(name, value) if runs else value
+        if begun != value:
+            raise SystemExit(
+                f"{os.path.dirname(path)} was begun with another {name}. Expected "
+                f"--{name} {begun}, to go on with it, or another --output-dir. "
+                f"Received: --{name} {value}"
+            )
     today = datetime.date.today().isoformat()
-    runs.append({"commit": _commit(), "date": today, "minutes": 0.0})
+    runs.append({"commit": _commit(), "date": today, **same, "minutes": 0.0})
     _write_json(path, runs)
     return runs
 

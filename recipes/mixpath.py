@@ -6,7 +6,6 @@ shorter schedules; ``smoke`` only shows that everything runs.
 """
 
 import dataclasses
-import os
 
 import keras
 import numpy as np
@@ -133,18 +132,18 @@ class Experiment(BaseExperiment):
         )
 
     def supernet(self, max_paths, shadow=True, file=None):
-        """A trained supernet: from a file, from an earlier run, or trained now."""
+        """A trained supernet: from a file, or trained now, as far as it was not."""
         net = self.new_supernet(max_paths, shadow)
         name = f"{self.prefix}{supernet_name(max_paths, shadow)}"
         if self.seed != self.output.args.seed:
             name += f"_seed{self.seed}"
-        own = self.output.path(f"{name}.keras")
-        if file or os.path.exists(own):
-            net.load_weights(file or own)
+        if file:
+            net.load_weights(file)
             net.compile(loss=ks.SmoothedCrossentropy(0.0))  # To score by.
         else:
+            # Its checkpoint, not <name>.keras, tells whose settings and seed it has.
             self.train(net, name, self.settings.epochs)
-            net.save(own)
+            self.output.save(net, name)
             self.output.say(f"{name}: trained")
         return net
 
@@ -242,7 +241,7 @@ class Experiment(BaseExperiment):
         model = net.extract(path, fresh=True)
         epochs = self.settings.retrain_epochs
         self.train(model, name, epochs, compile=self.compile_found)
-        model.save(self.output.path(f"{name}.keras"))
+        self.output.save(model, name)
         return self.output.finish(
             name,
             {

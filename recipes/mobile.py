@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_spos as ks
 from hardware import engines, measure
-from hardware.blocks import export_blocks
+from hardware.blocks import export_blocks, export_networks
 from hardware.check import check, describe, save
 from hardware.manifest import read_manifest
 from hardware.table import make_table
@@ -118,17 +118,7 @@ class Experiment(spos.Experiment):
         path = self.output.path("latency.json")
         report = self.output.done("latency")
         if report is None:
-            folder = self.output.path("blocks", "manifest.json")
-            folder = os.path.dirname(folder)
-            if not os.path.exists(os.path.join(folder, "manifest.json")):
-                export_blocks(
-                    self.net,
-                    folder,
-                    batch=self.settings.latency_batch,
-                    networks=self.settings.networks,
-                    seed=self.seed,
-                )
-            manifest = read_manifest(folder)
+            manifest = self._blocks()
             settings = measure.Settings(**self.settings.measure)
             files = {key: manifest.path(f) for key, f in manifest.files.items()}
             results = measure.measure(
@@ -146,6 +136,17 @@ class Experiment(spos.Experiment):
             self.output.finish("latency", report)
         self.output.say(describe(report))
         return ks.CostTable.load(path)
+
+    def _blocks(self):
+        """Exports the supernet's blocks and whole networks; returns the `Manifest`."""
+        file = self.output.path("blocks", "manifest.json")
+        folder = os.path.dirname(file)
+        if not os.path.exists(file):
+            export_blocks(self.net, folder, batch=self.settings.latency_batch)
+        manifest = read_manifest(folder)
+        # The manifest is there before the networks: a kill may have left them out.
+        export_networks(self.net, manifest, self.settings.networks, self.seed)
+        return manifest
 
     def measured_latency(self, model, name, engine):
         """Latency of a whole network in ms, on the engine of the table."""

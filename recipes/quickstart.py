@@ -56,7 +56,7 @@ def main():
     output.say(f"{net.space}; {flops}; limit {limit.value:,.0f}")
 
     train(net, digits, preset["supernet_epochs"], output, "supernet")
-    net.save(output.path("supernet.keras"))
+    output.save(net, "supernet")
     score = ks.Evaluator(
         net,
         data.balanced_subset(digits.train, n=500).images,

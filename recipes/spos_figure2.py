@@ -25,7 +25,7 @@ def main():
     else:
         net.sampler = experiment.constraint_sampler()
         experiment.train(net, "supernet", settings.supernet_epochs)
-        net.save(output.path("supernet.keras"))
+        output.save(net, "supernet")
 
     score = experiment.evaluator(net)
     results = {

@@ -34,7 +34,7 @@ def main():
 
     net.sampler = experiment.constraint_sampler()
     history = experiment.train(net, "supernet", settings.supernet_epochs)
-    net.save(output.path("supernet.keras"))
+    output.save(net, "supernet")
     output.say("supernet trained")
 
     score = experiment.evaluator(net)

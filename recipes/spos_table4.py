@@ -150,7 +150,7 @@ class _Recipe:
         limit = experiment.limit.value
         self.output.say(f"{name}: {net.space}, {experiment.flops}, limit {limit:,.0f}")
         self.histories[name] = experiment.train(net, name, s.supernet_epochs)
-        net.save(self.output.path(f"{name}.keras"))
+        self.output.save(net, name)
         result = experiment.evolve(experiment.evaluator(net))
         self.output.say(f"{name}: {result.best}")
         return experiment, result

@@ -99,7 +99,7 @@ def main():
         limits = [baseline["flops"] for baseline in baselines.values()]
         net.sampler = spos.range_sampler(experiment.flops, limits)
         history = experiment.train(net, "supernet", settings.supernet_epochs)
-        net.save(output.path("supernet.keras"))
+        output.save(net, "supernet")
         output.say("supernet trained")
         score = experiment.evaluator(net)
         rows = []

@@ -156,7 +156,7 @@ def main():
     histories["supernet"] = experiment.train(
         net, "supernet", settings.supernet_epochs, learning_rate=settings.tuning_rate
     )
-    net.save(output.path("supernet.keras"))
+    output.save(net, "supernet")
     output.say("supernet trained")
 
     score = experiment.evaluator(net)

@@ -25,6 +25,14 @@ def test_one_supernet_for_two_recipes(smoke, monkeypatch):
     assert set(ratios["first block"]) == {"mean", "variance", "scale", "offset"}
     supernet = str(folder / "m2_sbn.keras")
     assert keras.saving.load_model(supernet).recompute
+    # As a kill while it is written leaves it.
+    (folder / "m2_sbn.keras").write_bytes(b"half a file")
+    _, again = smoke(mixpath_figure5, "--recompute", "--resume")
+    assert again == ratios
+    # Its checkpoint is of another seed.
+    (folder / "runs.json").unlink()
+    with pytest.raises(ValueError, match="another training.*seed: 0 there, 1 here"):
+        smoke(mixpath_figure5, "--recompute", "--resume", "--seed", "1")
     _, similar = smoke(mixpath_table4, "--supernet", supernet)
     alike = similar["feature map, block output"]
     assert 0 < alike["mean"] <= 1

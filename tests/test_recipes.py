@@ -1,8 +1,11 @@
 """The recipes run from their command line, and go on where they were stopped."""
 
+import argparse
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ import pytest
 import keras_spos as ks
 from keras_spos.costs import Block, CostTable
 from recipes import spos
+from recipes.common import Output
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -69,6 +73,41 @@ def test_a_used_folder_is_not_overwritten(quickstart):
     assert "--resume" in done.stderr
 
 
+def output(folder, **changed):
+    args = {"preset": "smoke", "seed": 0, "resume": False, **changed}
+    return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
+
+
+@pytest.mark.parametrize(
+    "name, begun, other", [("seed", 0, 1), ("preset", "smoke", "small")]
+)
+def test_a_folder_goes_on_with_what_it_was_begun(name, begun, other, tmp_path):
+    output(tmp_path)
+    before = (tmp_path / "runs.json").read_text()
+    message = f"Expected --{name} {begun}, .*Received: --{name} {other}"
+    with pytest.raises(SystemExit, match=message):
+        output(tmp_path, resume=True, **{name: other})
+    assert (tmp_path / "runs.json").read_text() == before
+    assert len(output(tmp_path, resume=True).runs) == 2
+    # Entries of earlier versions told neither.
+    (tmp_path / "runs.json").write_text('[{"minutes": 1.0}]')
+    assert len(output(tmp_path, resume=True, **{name: other}).runs) == 2
+
+
+def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
+    class Model:
+        def save(self, path):
+            pathlib.Path(path).write_text("half")
+            raise KeyboardInterrupt
+
+    begun = output(tmp_path / "out")
+    file = tmp_path / "out" / "supernet.keras"
+    file.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        begun.save(Model(), "supernet")
+    assert file.read_text() == "whole"
+
+
 def test_missing_data_is_explained(tmp_path):
     # As where tensorflow-datasets is not installed: it would try to download.
     stub = "raise ImportError('no tensorflow_datasets')"
@@ -79,6 +118,42 @@ def test_missing_data_is_explained(tmp_path):
     done = run(*words, env=path)
     assert done.returncode != 0
     assert "cifar10" in done.stderr
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def commit_of_copy(folder):
+    """What a copy of the recipes' code in a folder says is its commit."""
+    file = shutil.copy(ROOT / "recipes" / "common.py", folder)
+    spec = importlib.util.spec_from_file_location("copied_common", file)
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy._commit()
+
+
+def test_the_commit_is_of_the_code(tmp_path, monkeypatch):
+    for name in ("code", "started_from"):
+        (tmp_path / name / ".venv").mkdir(parents=True)
+        git(tmp_path / name, "init")
+        git(tmp_path / name, "commit", "--allow-empty", "-m", name)
+    code = tmp_path / "code"
+    monkeypatch.chdir(tmp_path / "started_from")
+    # Installed within a repository, of which it is no part.
+    assert commit_of_copy(code / ".venv") == "unknown"
+    assert commit_of_copy(code) == "unknown"
+    git(code, "add", "common.py")
+    git(code, "commit", "-m", "recipes")
+    head = git(code, "rev-parse", "--short=12", "HEAD")
+    assert commit_of_copy(code) == head
+    monkeypatch.setenv("PATH", "")
+    assert commit_of_copy(code) == "unknown"
 
 
 def test_ranges_that_are_sampled_end_at_the_limits():

@@ -175,6 +175,25 @@ def test_front_is_the_non_dominated_set():
     assert costs == sorted(costs)
 
 
+def test_of_equal_scores_the_cheapest_is_best():
+    space = make_space(3, 3, 3)
+    tables = [make_table(space), make_table(space, "params", seed=1)]
+    paths = all_paths(space)
+
+    def score(paths):
+        return np.ones(len(paths))
+
+    result = nsga2(space, score, minimize=tables, population=9, generations=3)
+    assert len(result.history) == 27
+    assert result.best == result.front[0]
+    assert result.best.costs["flops"] == tables[0](paths).min()
+    costs = [candidate.costs["flops"] for candidate in result.topk]
+    assert costs == sorted(costs)
+    # A search that minimizes no cost keeps the first.
+    found = evolve(space, score, generations=2, population=9, costs=tables)
+    assert found.best == found.history.candidate(0)
+
+
 def test_nsga2_approaches_the_front():
     space = make_space(*[4] * 6)
     paths, score, flops = all_paths(space), Landscape(space), make_table(space)
@@ -222,6 +241,16 @@ def test_history_is_a_table(tmp_path):
     assert tuple(data["best"]["path"]) == result.best.path
     assert SPACE.parse(data["best_choices"]) == result.best.path
     assert history[-1] == history[149] and len(history[10:12]) == 2
+
+
+def test_a_result_that_cannot_be_written_leaves_the_last(tmp_path):
+    result = evolve(SPACE, Landscape(SPACE), generations=2)
+    result.to_json(tmp_path / "run.json")
+    before = (tmp_path / "run.json").read_text()
+    result.reference = object()  # No JSON, and not the first thing that is written.
+    with pytest.raises(TypeError):
+        result.to_json(tmp_path / "run.json")
+    assert (tmp_path / "run.json").read_text() == before
 
 
 def test_errors_teach():

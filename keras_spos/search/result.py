@@ -84,9 +84,16 @@ class History:
             {name: float(values[index]) for name, values in self.costs.items()},
         )
 
-    def ranking(self):
-        """Indices from the best score to the worst; of equal ones the first first."""
-        return np.argsort(-self.scores, kind="stable")
+    def ranking(self, minimize=()):
+        """Indices from the best score to the worst.
+
+        Args:
+            minimize: Names of costs: of equal scores the cheapest is first. Then, of
+                equal ones, the first.
+        """
+        costs = [self.costs[name] for name in reversed(minimize)]
+        # Stable; the last key counts most.
+        return np.lexsort([*costs, -self.scores])
 
     def by_generation(self, topk=10):
         """A summary row (dict) for each generation.
@@ -130,8 +137,9 @@ class Result:
 
     Attributes:
         history: The `History` of everything that was scored.
-        best: The `Candidate` with the highest score (the first of equal ones).
-        topk: The best `Candidate`s, highest score first.
+        best: The `Candidate` with the highest score; of equal ones the cheapest by the
+            costs in `minimize`, then the first.
+        topk: The best `Candidate`s, in the same order.
         front: The non-dominated `Candidate`s over score and the costs in `minimize`,
             cheapest first. After a search with a single objective: the best.
         minimize: Names of the costs that were objectives.
@@ -145,7 +153,8 @@ class Result:
         self.minimize = list(minimize)
         self.reference = reference
         self.exhausted = exhausted
-        self.topk = [history.candidate(i) for i in history.ranking()[:topk]]
+        ranking = history.ranking(self.minimize)
+        self.topk = [history.candidate(i) for i in ranking[:topk]]
         self.best = self.topk[0]
         self.front = [history.candidate(i) for i in front(history, self.minimize)]
 
@@ -153,7 +162,10 @@ class Result:
         return f"Result(best={self.best}, evaluations={len(self.history)})"
 
     def to_json(self, path):
-        """Writes everything as JSON, the best path with its options' names."""
+        """Writes everything as JSON, the best path with its options' names.
+
+        The file is complete or is not there.
+        """
         history = self.history
         data = {
             "best": dataclasses.asdict(self.best),
@@ -167,8 +179,10 @@ class Result:
             "history": list(history),
         }
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "w") as file:
+        temporary = f"{path}.tmp"
+        with open(temporary, "w") as file:
             json.dump(data, file, indent=1)
+        os.replace(temporary, path)
 
 
 def front(history, minimize):
