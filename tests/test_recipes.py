@@ -120,6 +120,18 @@ def test_missing_data_is_explained(tmp_path):
     assert "cifar10" in done.stderr
 
 
+def test_a_mistyped_data_folder_is_refused_and_not_made(tmp_path):
+    missing = tmp_path / "missing"
+    done = run("spos_table3", tmp_path / "out", "--data-dir", missing)
+    assert done.returncode == 2
+    assert "Expected a folder that exists" in done.stderr
+    assert f"Received: {missing}" in done.stderr and "Traceback" not in done.stderr
+    assert not missing.exists() and not (tmp_path / "out").exists()
+    env = {**os.environ, "KERAS_SPOS_DATA": str(missing)}
+    done = run("spos_table3", tmp_path / "out", env=env)
+    assert done.returncode == 2 and f"Received: {missing}" in done.stderr
+
+
 def git(folder, *words):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     done = subprocess.run(
