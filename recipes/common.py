@@ -75,9 +75,14 @@ class Output:
                 f"{self.folder} is not empty. Pass --resume to go on with it, or "
                 "another --output-dir."
             )
-        os.makedirs(self.folder, exist_ok=True)
         self.start = time.time()
-        self.runs = _append_run(self.path("runs.json"), args)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            self.runs = _append_run(self.path("runs.json"), args)
+        except OSError as error:
+            raise SystemExit(
+                f"Expected an --output-dir that can be written to. Received: {error}"
+            ) from error
 
     def path(self, *names):
         """A path in the folder; its parent exists."""

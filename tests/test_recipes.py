@@ -78,6 +78,17 @@ def output(folder, **changed):
     return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
 
 
+def test_an_output_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit, match="Expected an --output-dir .*/file"):
+            output(folder)
+    # Not even for the superuser: a folder is in the file's place.
+    (tmp_path / "out" / "runs.json.tmp").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="Received: .*runs.json.tmp"):
+        output(tmp_path / "out", resume=True)
+
+
 @pytest.mark.parametrize(
     "name, begun, other", [("seed", 0, 1), ("preset", "smoke", "small")]
 )
