@@ -31,6 +31,7 @@ def parser_for(description, presets):
     parser.add_argument("--preset", choices=presets, default=presets[0])
     parser.add_argument(
         "--data-dir",
+        type=_existing_folder,
         default=os.environ.get("KERAS_SPOS_DATA"),
         help="folder with the data set (default: the variable KERAS_SPOS_DATA)",
     )
@@ -45,6 +46,16 @@ def parser_for(description, presets):
         help="train supernets with less memory, in more time",
     )
     return parser
+
+
+def _existing_folder(path):
+    # TensorFlow Datasets would create what is mistyped, and download into it.
+    if path and not os.path.isdir(os.path.expanduser(path)):
+        raise argparse.ArgumentTypeError(
+            "Expected a folder that exists, here or in the variable KERAS_SPOS_DATA. "
+            f"Received: {path}"
+        )
+    return path
 
 
 class Output:
@@ -64,9 +75,14 @@ class Output:
                 f"{self.folder} is not empty. Pass --resume to go on with it, or "
                 "another --output-dir."
             )
-        os.makedirs(self.folder, exist_ok=True)
         self.start = time.time()
-        self.runs = _append_run(self.path("runs.json"), args)
+        try:
+            os.makedirs(self.folder, exist_ok=True)
+            self.runs = _append_run(self.path("runs.json"), args)
+        except OSError as error:
+            raise SystemExit(
+                f"Expected an --output-dir that can be written to. Received: {error}"
+            ) from error
 
     def path(self, *names):
         """A path in the folder; its parent exists."""

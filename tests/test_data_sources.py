@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -45,6 +46,22 @@ def test_cifar10_error_names_both_ways(tmp_path, no_tensorflow_datasets):
         assert words in str(caught.value)
     with pytest.raises(FileNotFoundError, match="are not set"):
         data.cifar10()
+
+
+@pytest.mark.parametrize("load", [data.cifar10, data.imagenet])
+def test_a_download_is_announced(load, tmp_path, monkeypatch, capsys):
+    def asked(*_, **__):
+        printed.append(capsys.readouterr().out)
+        raise SystemExit
+
+    printed = []
+    stub = types.SimpleNamespace(load=asked, builder=asked)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", stub)
+    monkeypatch.setitem(sys.modules, "tensorflow", stub)
+    with pytest.raises(SystemExit):
+        load(tmp_path)
+    assert "Asking tensorflow-datasets" in printed[0] and str(tmp_path) in printed[0]
+    assert printed[0].count("\n") == 1
 
 
 def test_imagenet_needs_tensorflow_datasets(tmp_path, no_tensorflow_datasets):

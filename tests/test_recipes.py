@@ -78,6 +78,17 @@ def output(folder, **changed):
     return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
 
 
+def test_an_output_folder_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit, match="Expected an --output-dir .*/file"):
+            output(folder)
+    # Not even for the superuser: a folder is in the file's place.
+    (tmp_path / "out" / "runs.json.tmp").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="Received: .*runs.json.tmp"):
+        output(tmp_path / "out", resume=True)
+
+
 @pytest.mark.parametrize(
     "name, begun, other", [("seed", 0, 1), ("preset", "smoke", "small")]
 )
@@ -118,6 +129,18 @@ def test_missing_data_is_explained(tmp_path):
     done = run(*words, env=path)
     assert done.returncode != 0
     assert "cifar10" in done.stderr
+
+
+def test_a_mistyped_data_folder_is_refused_and_not_made(tmp_path):
+    missing = tmp_path / "missing"
+    done = run("spos_table3", tmp_path / "out", "--data-dir", missing)
+    assert done.returncode == 2
+    assert "Expected a folder that exists" in done.stderr
+    assert f"Received: {missing}" in done.stderr and "Traceback" not in done.stderr
+    assert not missing.exists() and not (tmp_path / "out").exists()
+    env = {**os.environ, "KERAS_SPOS_DATA": str(missing)}
+    done = run("spos_table3", tmp_path / "out", env=env)
+    assert done.returncode == 2 and f"Received: {missing}" in done.stderr
 
 
 def git(folder, *words):

@@ -5,7 +5,7 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 
 import numpy as np
 
-from keras_spos.data.locate import TFDS_PACKAGES, data_directory, require
+from keras_spos.data.locate import TFDS_PACKAGES, announce_tfds, data_directory, require
 from keras_spos.data.npz_file import read_npz
 from keras_spos.data.sets import ArrayData, Splits
 from keras_spos.data.split import hold_out
@@ -57,6 +57,7 @@ def cifar10(data_dir=None, validation_per_class=50, seed=0):
 def _from_tensorflow_datasets(directory):
     require("tensorflow", "tensorflow")
     tfds = require("tensorflow_datasets", TFDS_PACKAGES)
+    announce_tfds("cifar10", directory)
     sets = []
     for split in ("train", "test"):
         records = tfds.load("cifar10", split=split, data_dir=directory)

@@ -12,6 +12,7 @@ Example:
 from keras_spos.data.folder import image_folder
 from keras_spos.data.locate import (
     TFDS_PACKAGES,
+    announce_tfds,
     cache_directory,
     data_directory,
     require,
@@ -54,6 +55,7 @@ def imagenet(data_dir=None, validation_per_class=50, seed=0, cache_dir=None):
     tfds = require("tensorflow_datasets", TFDS_PACKAGES)
     from keras_spos.data.tfds_stream import open_stream
 
+    announce_tfds("imagenet2012", directory)
     builder = tfds.builder("imagenet2012", data_dir=directory)
     try:
         builder.download_and_prepare()  # Nothing to do where it is prepared.

@@ -22,6 +22,16 @@ def cache_directory(cache_dir=None):
     return pathlib.Path(base).expanduser() / "keras_spos"
 
 
+def announce_tfds(name, directory):
+    """Says that TensorFlow Datasets is asked for a data set, which may take long."""
+    where = directory or "its own folder"
+    print(
+        f"Asking tensorflow-datasets for {name!r} in {where}: it downloads and "
+        "prepares what is not there yet.",
+        flush=True,
+    )
+
+
 def require(module, packages):
     """Imports an optional dependency.
 
