@@ -72,13 +72,32 @@ def _measure(args):
             dataclasses.asdict(settings),
             clocks,
         )
-    table.save(args.out)
     failures = table.failures()
     print(f"{len(files) - len(failures)} of {len(files)} blocks measured: {args.out}")
+    _save_table(table, args.out)
     for key, error in failures.items():
         print(f"failed: {key}: {error}", file=sys.stderr)
     _warn_if_noisy(table, settings)
     return 1 if failures else 0
+
+
+def _save_table(table, path):
+    """Writes a table, unless the file has the same figures, and maybe a correction."""
+    try:
+        old = read_table(path)
+    except (ValueError, OSError):
+        old = None
+    if old and table.same_measurements(old):
+        kind = old.metadata["correction"]["kind"]
+        print(f"nothing new: {path} is kept as it is (correction: {kind})")
+        return
+    table.save(path)
+    if old and old.metadata["correction"]["kind"] != "none":
+        print(
+            f"{path} had other figures, and a correction that was fitted on them. It "
+            "is written anew without one: run check again.",
+            file=sys.stderr,
+        )
 
 
 def _warn_if_noisy(table, settings):

@@ -14,6 +14,7 @@ Example:
 """
 
 import datetime
+import json
 
 import numpy as np
 
@@ -103,6 +104,15 @@ class LatencyTable:
         return factor * float(
             np.sqrt(sum(entries[key]["spread_ms"] ** 2 for key in keys))
         )
+
+    def same_measurements(self, other):
+        """Whether another table has the same figures, whatever the corrections."""
+        return self._measurements() == other._measurements()
+
+    def _measurements(self):
+        later = ("date", "clocks", "correction", "check")
+        measured = {k: v for k, v in self.metadata.items() if k not in later}
+        return json.dumps([measured, self.data["space"]], sort_keys=True)
 
     def save(self, path):
         """Writes the table; the file is complete or is not there."""

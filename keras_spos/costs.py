@@ -53,7 +53,7 @@ class CostTable:
 
     def __init__(self, space, base, blocks, name="cost", unit="", metadata=None):
         self.space = space
-        self.base = float(base)
+        self.base = float(_numbers(base, f"the base of table {name!r}"))
         if not np.isfinite(self.base):
             raise ValueError(
                 f"Table {name!r} needs a finite base. Received: base={base}"
@@ -63,7 +63,8 @@ class CostTable:
         self.metadata = dict(metadata or {})
         self.blocks = []
         for block in blocks:
-            costs = np.asarray(block.costs, dtype=np.float64)
+            _check_decisions(block, space)
+            costs = _numbers(block.costs, f"costs of block {block.name!r}")
             expected = tuple(int(space.sizes[d]) for d in block.decisions)
             if costs.shape != expected:
                 raise ValueError(
@@ -142,8 +143,7 @@ class CostTable:
     def from_dict(cls, data):
         """Inverse of `to_dict`."""
         blocks = [
-            Block(b["name"], tuple(b["decisions"]), np.array(b["costs"], dtype=float))
-            for b in data["blocks"]
+            Block(b["name"], tuple(b["decisions"]), b["costs"]) for b in data["blocks"]
         ]
         space = SearchSpace.from_json(json.dumps(data["space"]))
         return cls(
@@ -174,15 +174,46 @@ class CostTable:
             raise ValueError(
                 f"{path} is not a complete cost table: {type(error).__name__}: {error}"
             ) from error
-        found = {"unit": table.unit, **table.metadata}
-        expected = {**({"unit": unit} if unit else {}), **(metadata or {})}
-        for name, value in expected.items():
-            if found.get(name) != value:
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        facts = [(k, v, table.metadata.get(k)) for k, v in (metadata or {}).items()]
+        if unit:
+            facts.insert(0, ("unit", unit, table.unit))
+        for name, expected, received in facts:
+            if received != expected:
                 raise ValueError(
-                    f"Expected a table of {name}={value!r}. Received: "
-                    f"{name}={found.get(name)!r} in {path}."
+                    f"Expected a table of {name}={expected!r}. Received: "
+                    f"{name}={received!r} in {path}."
                 )
         return table
+
+
+def _check_decisions(block, space):
+    """Several blocks may depend on a decision; one block, on each but once."""
+    known = range(space.num_decisions)
+    integers = all(isinstance(d, (int, np.integer)) for d in block.decisions)
+    if (
+        not integers
+        or not all(d in known for d in block.decisions)
+        or len(set(block.decisions)) < len(block.decisions)
+    ):
+        raise ValueError(
+            f"Expected block {block.name!r} to depend on different decisions, 0 to "
+            f"{space.num_decisions - 1}. Received: decisions={block.decisions}"
+        )
+
+
+def _numbers(values, what):
+    """Values as a float array; what is missing (None) is not a number."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "SU":  # NumPy would read "1.5" as a number.
+            raise ValueError("text")
+        return array.astype(np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(
+            f"Expected numbers as {what}. Received: {str(values)[:80]}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

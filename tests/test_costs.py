@@ -131,3 +131,51 @@ def test_missing_costs():
     costs = np.array([[1, 2, 3], [4, np.nan, np.inf]])
     with pytest.raises(ValueError, match=r"misses block 'x', options \[\(1, 1\), \(1"):
         CostTable(SPACE, 0, [Block("x", (0, 1), costs)])
+
+
+@pytest.mark.parametrize("decisions", [(-1,), (2,), (0.0,), ("a",), (0, 0)])
+def test_blocks_of_decisions_that_are_not_there(decisions):
+    costs = np.zeros((2, 2) if len(decisions) > 1 else 3)
+    with pytest.raises(ValueError, match="Expected block 'x' .*0 to 1. Received: dec"):
+        CostTable(SPACE, 0, [Block("x", decisions, costs)])
+
+
+def damaged(tmp_path, base=100, **changed):
+    """What is said about a file whose first block, or base, was changed."""
+    data = table().to_dict()
+    data["base"] = base
+    data["blocks"][0].update(changed)
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError) as caught:
+        CostTable.load(path)
+    assert str(caught.value).startswith(str(path))
+    return str(caught.value)
+
+
+def test_damaged_tables_name_their_file(tmp_path):
+    for decisions in ([-1], [7]):
+        assert "Received: decisions=" in damaged(tmp_path, decisions=decisions)
+    for costs in (None, [], [1], [[1], [2]]):
+        assert "needs a cost per option" in damaged(tmp_path, costs=costs)
+    for costs in (["dear", "cheap"], ["1", "2"], "text", [1, [2]], {"a": 1}):
+        message = "Expected numbers as costs of block 'first'. Received"
+        assert message in damaged(tmp_path, costs=costs)
+    for cost in (None, float("nan"), float("inf")):
+        assert "misses block 'first'" in damaged(tmp_path, costs=[1, cost])
+    for base in (None, float("nan")):
+        assert "needs a finite base" in damaged(tmp_path, base)
+    for base in ("text", "1.5"):
+        assert "the base of table 'latency'" in damaged(tmp_path, base)
+
+
+def test_negative_costs_are_costs():
+    assert CostTable(SPACE, 0, [Block("x", (0,), [-1, 2])])((0, 0)).tolist() == [-1]
+
+
+def test_metadata_does_not_stand_for_the_unit(tmp_path):
+    path = tmp_path / "table.json"
+    CostTable(SPACE, 0, [], unit="s", metadata={"unit": "ms"}).save(path)
+    with pytest.raises(ValueError, match="unit='ms'. Received: unit='s'"):
+        CostTable.load(path, unit="ms")
+    CostTable.load(path, unit="s", metadata={"unit": "ms"})

@@ -13,6 +13,7 @@ from stopwatch import Stopwatch, measured
 
 from hardware import engines
 from hardware.__main__ import main
+from hardware.table import read_table, with_correction
 from keras_spos import CostTable
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -134,3 +135,22 @@ def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch
 def test_unknown_spaces_are_named(tmp_path, capsys):
     assert main(["blocks", "--space", "resnet", "--out", str(tmp_path)]) == 2
     assert "'fbnet'" in (said := capsys.readouterr().err) and "'resnet'" in said
+
+
+def test_a_correction_outlives_measuring_again(blocks, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hardware.__main__._engine", lambda *_: Stopwatch())
+    out = tmp_path / "table.json"
+    words = ["measure", str(blocks[0]), "--seconds", "0.002", "--out", str(out)]
+    assert main([*words, "--rounds", "2"]) == 0
+    doubled = {"kind": "x", "factor": 2.0, "per_block_ms": 0.0, "offset_ms": 1.0}
+    table = read_table(out)
+    with_correction(table.metadata, table.data["space"], doubled).save(out)
+    corrected = out.read_text()
+    capsys.readouterr()
+    assert main([*words, "--rounds", "2"]) == 0
+    assert out.read_text() == corrected
+    assert "is kept as it is (correction: x)" in capsys.readouterr().out
+    # Other figures make another table, and that is said.
+    assert main([*words, "--rounds", "3"]) == 0
+    assert read_table(out).metadata["correction"]["kind"] == "none"
+    assert "without one: run check again" in capsys.readouterr().err
