@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stopwatch import QUICK, Stopwatch, measured
 
-from hardware.check import check
+from hardware.check import _draw, check
 from hardware.fit import fit_correction
 from hardware.manifest import Manifest, read_manifest
 from hardware.statistics import agreement, kendall_tau, spread
@@ -174,6 +174,26 @@ def test_fitting_recovers_an_additive_table():
     assert base == pytest.approx(5 + sum(c.min() for c in costs))
     for ours, true in zip(found, costs, strict=True):
         np.testing.assert_allclose(ours, true - true.min(), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["none", "linear"])
+def test_the_picture_shows_what_there_is(kind):
+    from matplotlib.figure import Figure
+
+    errors = {"mape_percent": 5.0, "kendall_tau": 0.9}
+    held_out = {"mape_percent": 1.0, "kendall_tau": 0.9}
+    rows = [{"measured_ms": i, "sum_ms": i, "predicted_ms": i} for i in (1.0, 2.0)]
+    correction = {"kind": kind, "held_out": held_out}
+    report = {"raw": errors, "correction": correction, "measured": rows}
+    axes = Figure().add_subplot()
+    _draw(axes, report)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    if kind == "none":
+        assert labels == ["sum of blocks", "equal"]
+        assert axes.get_title(loc="left").startswith("sum of blocks: MAPE 5.0 %")
+    else:
+        assert labels == ["sum of blocks", "corrected, held out", "equal"]
+        assert axes.get_title(loc="left").startswith("held out: MAPE 1.0 %")
 
 
 def test_too_few_networks_to_fit():
