@@ -105,16 +105,17 @@ def checked_table(manifest, path, engine):
 
 def describe(report):
     """The report in a few lines."""
+    c = report["correction"]
     lines = [f"{report['networks']} whole networks"]
-    held_out = report["correction"]["held_out"]
-    for name, errors in (("sum of blocks", report["raw"]), ("corrected", held_out)):
+    rows = [("sum of blocks", report["raw"], "")]
+    if c["kind"] != "none":
+        rows.append(("corrected", c["held_out"], " (held out)"))
+    for name, errors, note in rows:
         lines.append(
             f"{name}: MAPE {errors['mape_percent']:.2f} %, bias "
             f"{errors['bias_percent']:+.2f} %, Pearson {errors['pearson']:.4f}, "
-            f"Kendall tau {errors['kendall_tau']:.4f}"
-            + (" (held out)" if name == "corrected" else "")
+            f"Kendall tau {errors['kendall_tau']:.4f}{note}"
         )
-    c = report["correction"]
     lines.append(
         f"correction ({c['kind']}): {c['offset_ms']:+.4f} ms + {c['factor']:.4f} x sum "
         f"{c['per_block_ms']:+.5f} ms a block, fitted on {c['fitted_on']}"
