@@ -57,6 +57,7 @@ def _blocks(args):
 
 
 def _measure(args):
+    _check_out(args.out)
     manifest = read_manifest(args.folder)
     settings = _settings(args)
     files = {key: manifest.path(f) for key, f in manifest.files.items()}
@@ -79,6 +80,17 @@ def _measure(args):
         print(f"failed: {key}: {error}", file=sys.stderr)
     _warn_if_noisy(table, settings)
     return 1 if failures else 0
+
+
+def _check_out(path):
+    """What can be said before minutes of measuring."""
+    if os.path.isdir(path):
+        raise ValueError(f"Expected --out to be a file. Received: the folder {path}")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(
+            f"Expected --out to be in a folder that exists. Received: {path}"
+        )
 
 
 def _save_table(table, path):
@@ -106,13 +118,16 @@ def _warn_if_noisy(table, settings):
     if noisy > 0.1 * len(entries) and settings.statistic == "median":
         print(
             f"{noisy} of {len(entries)} blocks have a spread of over 10 %: others use "
-            "this machine. Measure when it is quiet, or with --clock cpu on a CPU, and "
-            "--statistic floor or more --rounds; the log is used again.",
+            "this machine. Measure with --statistic floor or more --rounds, and the "
+            "log is used again; or, into another --out, when it is quiet or with "
+            "--clock cpu on a CPU.",
             file=sys.stderr,
         )
 
 
 def _check(args):
+    out = args.out or f"{os.path.splitext(args.table)[0]}-check.json"
+    _check_out(out)
     manifest = read_manifest(args.folder)
     if max(args.networks, len(manifest.networks)) < LEAST:
         raise ValueError(
@@ -133,7 +148,6 @@ def _check(args):
             settings,
             correct=not args.keep,
         )
-    out = args.out or f"{os.path.splitext(args.table)[0]}-check.json"
     save(report, out)
     print(describe(report))
     for network, error in report["failures"].items():
@@ -202,10 +216,12 @@ def _engine(args, manifest):
     precision = args.precision or manifest.precision
     mixed = args.engine != "onnxruntime"
     if precision != manifest.precision and not mixed:
+        advice = f"export blocks with --precision {precision}"
+        if precision == "int8":
+            advice = "int8 is for --engine onnxruntime-tensorrt, tensorrt or trtexec"
         raise ValueError(
             f"onnxruntime computes in the files' own type, {manifest.precision}: "
-            f"export blocks with --precision {precision}. Received: "
-            f"precision={precision!r}"
+            f"{advice}. Received: precision={precision!r}"
         )
     cache = os.path.join(args.folder, "cache")
     return engines.open_engine(

@@ -105,16 +105,17 @@ def checked_table(manifest, path, engine):
 
 def describe(report):
     """The report in a few lines."""
+    c = report["correction"]
     lines = [f"{report['networks']} whole networks"]
-    held_out = report["correction"]["held_out"]
-    for name, errors in (("sum of blocks", report["raw"]), ("corrected", held_out)):
+    rows = [("sum of blocks", report["raw"], "")]
+    if c["kind"] != "none":
+        rows.append(("corrected", c["held_out"], " (held out)"))
+    for name, errors, note in rows:
         lines.append(
             f"{name}: MAPE {errors['mape_percent']:.2f} %, bias "
             f"{errors['bias_percent']:+.2f} %, Pearson {errors['pearson']:.4f}, "
-            f"Kendall tau {errors['kendall_tau']:.4f}"
-            + (" (held out)" if name == "corrected" else "")
+            f"Kendall tau {errors['kendall_tau']:.4f}{note}"
         )
-    c = report["correction"]
     lines.append(
         f"correction ({c['kind']}): {c['offset_ms']:+.4f} ms + {c['factor']:.4f} x sum "
         f"{c['per_block_ms']:+.5f} ms a block, fitted on {c['fitted_on']}"
@@ -130,14 +131,20 @@ def save(report, path):
     except ImportError:
         return
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.add_subplot()
+    _draw(figure.add_subplot(), report)
+    figure.savefig(os.path.splitext(path)[0] + ".png", dpi=150)
+
+
+def _draw(axes, report):
+    """The sums and, where a correction was fitted, the corrected predictions."""
+    series = [("sum_ms", "sum of blocks", "#c3c7ce")]
+    title, errors = "sum of blocks", report["raw"]
+    if report["correction"]["kind"] != "none":
+        series.append(("predicted_ms", "corrected, held out", "#2563a8"))
+        title, errors = "held out", report["correction"]["held_out"]
     rows = report["measured"]
     x = [r["measured_ms"] for r in rows]
-    held_out = report["correction"]["held_out"]
-    for name, label, color in (
-        ("sum_ms", "sum of blocks", "#c3c7ce"),
-        ("predicted_ms", "corrected, held out", "#2563a8"),
-    ):
+    for name, label, color in series:
         y = [r[name] for r in rows]
         axes.scatter(x, y, s=22, color=color, label=label, linewidths=0)
     limits = [min(x), max(x)]
@@ -145,8 +152,8 @@ def save(report, path):
     axes.set_xlabel("measured whole, ms")
     axes.set_ylabel("predicted, ms")
     axes.set_title(
-        f"held out: MAPE {held_out['mape_percent']:.1f} %, "
-        f"tau {held_out['kendall_tau']:.2f}",
+        f"{title}: MAPE {errors['mape_percent']:.1f} %, "
+        f"tau {errors['kendall_tau']:.2f}",
         loc="left",
         fontweight="bold",
     )
@@ -154,4 +161,3 @@ def save(report, path):
     axes.grid(True, color="#e9ebee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False)
-    figure.savefig(os.path.splitext(path)[0] + ".png", dpi=150)

@@ -91,7 +91,24 @@ def read_manifest(folder):
             f"{folder} lacks {len(lost)} of the files that its manifest names: "
             f"{lost[:5]}. Copy the whole folder."
         )
+    layout = [
+        manifest.layout["base"],
+        [b["options"] for b in manifest.layout["blocks"]],
+    ]
+    unknown = sorted(k for k in set(_leaves(layout)) if k not in manifest.files)
+    if unknown:
+        raise ValueError(
+            f"Expected {path} to name a file for each block of its layout. Received: "
+            f"none for {unknown[:5]}. Export the blocks again."
+        )
     return manifest
+
+
+def _leaves(nested):
+    """The keys in a nested list of keys; None computes nothing."""
+    if isinstance(nested, list):
+        return [key for value in nested for key in _leaves(value)]
+    return [] if nested is None else [nested]
 
 
 def read_json(path):

@@ -188,6 +188,15 @@ class CostTable:
         return table
 
 
+def check_space(table, space):
+    """Raises ValueError if the space of a table, or of an objective, is another one."""
+    if table.space != space:
+        raise ValueError(
+            f"Table {table.name!r} belongs to another search space. "
+            f"Expected: {space}. Received: {table.space}."
+        )
+
+
 def _check_decisions(block, space):
     """Several blocks may depend on a decision; one block, on each but once."""
     known = range(space.num_decisions)

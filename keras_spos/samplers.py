@@ -10,7 +10,7 @@ on how far training has come.
 import keras
 import numpy as np
 
-from keras_spos.costs import CostTable
+from keras_spos.costs import CostTable, check_space
 
 
 @keras.saving.register_keras_serializable("keras_spos")
@@ -117,9 +117,17 @@ class CostRangeSampler:
         self.table = table
         self.bins = bins
         self.max_draws = max_draws
+        self._space = None  # The space that the table was last compared with.
 
     def draw(self, space, rng):
-        """Draws a path; see `UniformSampler.draw`."""
+        """Draws a path; see `UniformSampler.draw`.
+
+        Raises:
+            ValueError: The table belongs to another search space.
+        """
+        if space is not self._space:
+            check_space(self.table, space)
+            self._space = space
         low, high = self.bins[rng.integers(len(self.bins))]
         nearest, least, drawn = None, np.inf, 0
         while drawn < self.max_draws:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from stopwatch import QUICK, Stopwatch, measured
 
-from hardware.check import check
+from hardware.check import _draw, check, describe
 from hardware.fit import fit_correction
 from hardware.manifest import Manifest, read_manifest
 from hardware.statistics import agreement, kendall_tau, spread
-from hardware.table import with_correction
+from hardware.table import NO_CORRECTION, with_correction
 from keras_spos import CostTable
 
 
@@ -174,6 +174,27 @@ def test_fitting_recovers_an_additive_table():
     assert base == pytest.approx(5 + sum(c.min() for c in costs))
     for ours, true in zip(found, costs, strict=True):
         np.testing.assert_allclose(ours, true - true.min(), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["none", "linear"])
+def test_the_picture_and_the_report_show_what_there_is(kind):
+    from matplotlib.figure import Figure
+
+    errors = agreement([1.05, 2.1], [1.0, 2.0])
+    held_out = agreement([1.01, 2.02], [1.0, 2.0])
+    rows = [{"measured_ms": i, "sum_ms": i, "predicted_ms": i} for i in (1.0, 2.0)]
+    correction = {**NO_CORRECTION, "kind": kind, "held_out": held_out, "fitted_on": 2}
+    report = {"raw": errors, "correction": correction, "measured": rows, "networks": 2}
+    assert ("held out" in describe(report)) == (kind != "none")
+    axes = Figure().add_subplot()
+    _draw(axes, report)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    if kind == "none":
+        assert labels == ["sum of blocks", "equal"]
+        assert axes.get_title(loc="left").startswith("sum of blocks: MAPE 5.0 %")
+    else:
+        assert labels == ["sum of blocks", "corrected, held out", "equal"]
+        assert axes.get_title(loc="left").startswith("held out: MAPE 1.0 %")
 
 
 def test_too_few_networks_to_fit():

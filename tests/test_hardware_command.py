@@ -126,10 +126,52 @@ def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(
         "hardware.__main__._export_more", lambda *_: pytest.fail("it exports")
     )
+    line = said(capsys, *measure_, "--precision", "int8")
+    assert "int8 is for --engine onnxruntime-tensorrt, tensorrt or trtexec" in line
+    assert "blocks with --precision fp16" in said(
+        capsys, *measure_, "--precision", "fp16"
+    )
     check_ = ["check", folder, "--table"]
+    for command in (measure_, [*check_, table]):
+        line = said(capsys, *command, "--out", tmp_path)
+        assert f"--out to be a file. Received: the folder {tmp_path}" in line
+        line = said(capsys, *command, "--out", tmp_path / "no" / "new.json")
+        assert "in a folder that exists. Received" in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "paths.json",
+        "table.json",
+        "table.log",
+    ]
     assert "at least 20" in said(capsys, *check_, table, "--networks", 19)
     assert "nowhere.json" in said(capsys, *check_, tmp_path / "nowhere.json")
     assert "Received: device='a clock'" in said(capsys, *check_, table)
+
+
+def test_what_a_noisy_machine_is_told_can_be_done(
+    blocks, tmp_path, capsys, monkeypatch
+):
+    """The log of other rounds is used again; that of another clock is refused."""
+
+    class Noisy(Stopwatch):
+        clock = "wall"
+
+        def describe(self):
+            return {**super().describe(), "clock": self.clock}
+
+        def open(self, path):
+            self.offset += 3.0
+            return super().open(path)
+
+    monkeypatch.setattr("hardware.__main__._engine", lambda *_: Noisy())
+    out = str(tmp_path / "table.json")
+    words = ["measure", str(blocks[0]), "--seconds", "0.002", "--out", out]
+    assert main([*words, "--rounds", "3"]) == 0
+    hint = capsys.readouterr().err
+    assert re.search("more --rounds, and the log is used again", hint)
+    assert re.search("into another --out, .*--clock cpu", hint)
+    Noisy.clock = "cpu"
+    assert main([*words, "--rounds", "3"]) == 2
+    assert "clock: expected 'wall', received 'cpu'" in capsys.readouterr().err
 
 
 def test_unknown_spaces_are_named(tmp_path, capsys):

@@ -1,5 +1,8 @@
 """Latency tables: exported, measured, compared and refused."""
 
+import json
+import shutil
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -183,6 +186,18 @@ def test_damaged_files_are_named(blocks, tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(ValueError, match="no manifest.json"):
         read_manifest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", ["base", "blocks"])
+def test_a_layout_of_blocks_without_a_file(blocks, tmp_path, part):
+    folder = shutil.copytree(blocks[0], tmp_path / "blocks")
+    data = json.loads((folder / "manifest.json").read_text())
+    layout = data["layout"]
+    key = layout["base"][0] if part == "base" else layout["blocks"][1]["options"][0]
+    del data["files"][key]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=f"Expected .*Received: none for .*{key}"):
+        read_manifest(folder)
 
 
 def test_the_floor_does_not_see_who_else_was_there(tmp_path):

@@ -119,6 +119,22 @@ def test_ranges_that_the_space_cannot_reach():
         CostRangeSampler(TABLE, [10, 20], max_draws=0)
 
 
+def test_a_table_of_another_space_is_refused():
+    """Also where the costs would have the right shape."""
+    a, *rest = SPACE.decisions
+    others = [
+        SearchSpace([Decision("a", reversed(a.options)), *rest]),
+        SearchSpace([Decision("renamed", a.options), *rest]),
+    ]
+    sampler = CostRangeSampler(TABLE, [10, 20, 40])
+    sampler.draw(SPACE, np.random.default_rng(0))
+    for other in others:
+        with pytest.raises(ValueError, match="'cost' belongs to another search space"):
+            sampler.draw(other, np.random.default_rng(0))
+    # An equal space is the same.
+    sampler.draw(SearchSpace(SPACE.decisions), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.1])
 def test_bad_drop_rate(rate):
     with pytest.raises(ValueError, match=f"between 0 and 1. Received: rate={rate}"):

@@ -17,6 +17,7 @@ from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 from tqdm import tqdm
 
+from keras_spos.costs import check_space
 from keras_spos.search.arguments import check_integers
 from keras_spos.search.checkpoint import Checkpoint, describe_table
 from keras_spos.search.result import History, Result
@@ -158,8 +159,7 @@ def _report_tables(problem, costs):
             raise ValueError(
                 f"Two different tables are named {table.name!r}: rename one."
             )
-        if table.space != problem.space:
-            raise ValueError(f"Table {table.name!r} belongs to another search space.")
+        check_space(table, problem.space)
     return list(tables.values())
 
 

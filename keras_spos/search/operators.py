@@ -14,6 +14,7 @@ from pymoo.core.sampling import Sampling
 from pymoo.core.selection import Selection
 from pymoo.core.survival import Survival
 
+from keras_spos.costs import check_space
 from keras_spos.search.arguments import checked_limits, checked_space
 from keras_spos.search.sampling import meets, sample_legal
 
@@ -32,11 +33,7 @@ class ArchitectureProblem(Problem):
         if not checked_space(space).num_decisions:
             raise ValueError("The search space has no decisions: nothing to search.")
         for table in [*(limit.table for limit in limits), *minimize]:
-            if table.space != space:
-                raise ValueError(
-                    f"Table {table.name!r} belongs to another search space. "
-                    f"Expected: {space}. Received: {table.space}."
-                )
+            check_space(table, space)
         for limit in limits:
             limit.check_feasible()
         super().__init__(
