@@ -18,6 +18,7 @@ from keras_spos.recalibration import (
     batches_of,
     combine,
     images_of,
+    norms_of,
     shuffled,
     split,
 )
@@ -310,11 +311,7 @@ def _images_and_labels(data):
 
 def _frozen_norms(net):
     """Which batch norms are not recalibrated, as text; "" if all are."""
-    frozen = [
-        layer.path
-        for layer in net._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
-    ]
+    frozen = [norm.path for norm in norms_of(net) if not norm.trainable]
     if not frozen:
         return ""
     checksum = zlib.crc32("\n".join(frozen).encode())

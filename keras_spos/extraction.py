@@ -30,8 +30,7 @@ def extract(model, space, path, fresh=False, overrides=None):
     """
     subnet, builder = _rebuild(model, space, path, fresh)
     for new, old in builder.pairs:
-        # Of a supernet that is frozen as a whole, no layer was frozen for its weights.
-        kept = _frozen(old) if fresh and model.trainable else ()
+        kept = _frozen(old) if builder.keep_frozen else ()
         if fresh and not kept:
             continue
         for target, variable in zip(new.weights, old.weights, strict=True):
@@ -120,7 +119,8 @@ def _rebuild(model, space, path, fresh):
     builder = _Builder(
         dict(zip((d.name for d in space.decisions), path, strict=True)),
         fresh,
-        keep_frozen=model.trainable,
+        # Of a supernet that is frozen as a whole, no layer was frozen for its weights.
+        keep_frozen=fresh and model.trainable,
     )
     inputs = [
         keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)

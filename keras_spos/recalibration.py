@@ -38,11 +38,7 @@ def recalibrate(model, images, batch_size=None):
     images = images_of(images)
     if not len(images):
         raise ValueError("Recalibration needs training images. Received: none.")
-    norms = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    norms = norms_of(model)
     if norms and not any(norm.trainable for norm in norms):
         raise ValueError(
             "Frozen batch norms are not recalibrated: they train and run with the "
@@ -59,6 +55,15 @@ def recalibrate(model, images, batch_size=None):
         if id(variable) in state.statistics:
             variable.assign(ops.copy(state.statistics[id(variable)]))
     return model
+
+
+def norms_of(model):
+    """The batch norms of a model, with those of options that no path picks."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 class State:

@@ -7,6 +7,7 @@ from keras import layers, ops
 from models import SHAPE, cross_entropy, data, small_net
 
 import keras_spos as ks
+from keras_spos import search
 
 
 def net_on(backbone):
@@ -21,6 +22,19 @@ def net_on(backbone):
     )(x)
     x = layers.GlobalAveragePooling2D()(x)
     return ks.Supernet(inputs, layers.Dense(4, name="head")(x))
+
+
+def test_a_fresh_subnet_keeps_frozen_norms_as_they_are():
+    plain = {"center": False, "scale": False}
+    frozen = layers.BatchNormalization(**plain, trainable=False, name="frozen")
+    net = net_on(keras.Sequential([keras.Input(SHAPE), frozen], name="backbone"))
+    frozen.moving_mean.assign(np.ones(SHAPE[-1]))
+    kept = net.extract((1,), fresh=True).get_layer("frozen")
+    assert kept.gamma is None
+    np.testing.assert_array_equal(kept.moving_mean, frozen.moving_mean)
+    # Frozen as a whole, to be used: nothing was meant to outlast a fresh start.
+    net.trainable = False
+    assert net.extract((1,), fresh=True).get_layer("frozen").gamma is not None
 
 
 def test_a_fresh_subnet_keeps_what_is_frozen():
@@ -118,3 +132,34 @@ def test_scores_of_one_path_and_a_block_inside_a_model():
     inputs = keras.Input(inside.input_shape[1:])
     with pytest.raises(ValueError, match="inside another layer"):
         ks.Supernet(inputs, inside(inputs))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_what_ran_before_sees_that_layers_were_quantized():
+    net = small_net()
+    x, _ = data(6)
+    before = net.predict(x, verbose=0)
+    net.quantize("int8")
+    after = net.predict(x, verbose=0)
+    assert np.any(after != before)
+    np.testing.assert_allclose(after, net(x), atol=1e-5)
+
+
+def test_inputs_without_one_of_their_names():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    block = ks.ChoiceBlock([layers.Dense(3), layers.Dense(3)])
+    net = ks.Supernet({"a": a, "b": b}, block(layers.Add()([a, b])))
+    with pytest.raises(ValueError, match=r"a dict without \['b'\]"):
+        net.predict({"a": np.ones((2, 4), "float32")}, verbose=0)
+
+
+def test_arguments_of_searches():
+    space = small_net().space
+
+    def score(paths):
+        return np.zeros(len(paths))
+
+    with pytest.raises(ValueError, match="search.Objective"):
+        search.nsga2(space, score, minimize=[score])
+    with pytest.raises(ValueError, match="crossover=20, mutation=0, population=10"):
+        search.evolve(space, score, crossover=20, population=10)

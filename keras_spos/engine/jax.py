@@ -113,8 +113,8 @@ class Runner:
     def descend(self, unit, optimizer, record, cotangents, penalty_cotangent):
         """`backward` and the update in one, but that nothing is assigned yet.
 
-        Half of what a step takes of Python's time is calling compiled functions and
-        wrapping what they return.
+        Calling compiled functions and wrapping what they return is much of Python's
+        time in a step, for which a fast device waits.
 
         Returns:
             Gradients of the differentiable inputs, and a function that assigns.
