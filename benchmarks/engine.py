@@ -36,6 +36,11 @@ def main():
     )
     parser.add_argument("--precision", default="float32", help="a Keras dtype policy")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument(
+        "--lock",
+        help="a file: runs started together compile together, but take turns "
+        "at timing `steps`",
+    )
     parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
     parser.add_argument("--output", required=True)
     parser.add_argument("--resume", action="store_true")
@@ -144,6 +149,14 @@ def _rows(measured):
         if "authors" in s:
             ratio = s["authors"] / s["supernet"]
             add("step: SPOS's released code / this library", ratio, ">= 2")
+    if measured.get("device"):
+        net, fixed = (measured["device"][kind] for kind in ("supernet", "fixed"))
+        add("share of a step in fit that the GPU computes: supernet", net["busy"])
+        add("share of a step in fit that the GPU computes: fixed", fixed["busy"])
+        add(
+            "time of a step's kernels: supernet / fixed",
+            net["kernels"] / fixed["kernels"],
+        )
     if "profile" in measured:
         s = measured["profile"]
         for kind in [k for k in s if k != "step"]:

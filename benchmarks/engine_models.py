@@ -1,5 +1,7 @@
 """What do the parts of `benchmarks.engine` train, on what, and how do they measure?"""
 
+import contextlib
+import fcntl
 import functools
 import time
 
@@ -61,6 +63,14 @@ def seconds_of(function, *args):
     start = time.perf_counter()
     function(*args)
     return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def locked(file):
+    """Holds a file's lock: runs that prepare side by side measure one by one."""
+    with open(file, "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def path_of(net, option):

@@ -1,16 +1,19 @@
 """The measurements of `benchmarks.engine`, each run in a fresh process."""
 
+import contextlib
 import functools
 import statistics
 import time
 
 import numpy as np
 
+from benchmarks.engine_device import device
 from benchmarks.engine_models import (
     HEAVIEST,
     Fixed,
     batch_of,
     compiled,
+    locked,
     network,
     path_of,
     paths_of,
@@ -80,19 +83,22 @@ def steps(args):
     kinds = ["supernet", "recompute", "fixed"]
     kinds += ["all"] if args.option is None else []
     times = {kind: [] for kind in kinds}
-    for number in range(args.rounds + 2):
-        taken = {kind: [] for kind in kinds}
-        for path, subnet in zip(paths, subnets, strict=True):
-            net.sampler = again.sampler = Fixed(path)
-            taken["supernet"].append(step(net))
-            taken["recompute"].append(step(again))
-            taken["fixed"].append(step(subnet))
-        if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
-            net.sampler = every
-            taken["all"].append(step(net))
-        if number >= 2:
-            for kind, seconds in taken.items():
-                times[kind] += seconds
+    with contextlib.ExitStack() as stack:
+        for number in range(args.rounds + 2):
+            if number == 2 and args.lock:
+                stack.enter_context(locked(args.lock))
+            taken = {kind: [] for kind in kinds}
+            for path, subnet in zip(paths, subnets, strict=True):
+                net.sampler = again.sampler = Fixed(path)
+                taken["supernet"].append(step(net))
+                taken["recompute"].append(step(again))
+                taken["fixed"].append(step(subnet))
+            if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
+                net.sampler = every
+                taken["all"].append(step(net))
+            if number >= 2:
+                for kind, seconds in taken.items():
+                    times[kind] += seconds
     medians = {k: statistics.median(v) for k, v in times.items()}
     if args.option is not None:
         return medians
@@ -304,4 +310,5 @@ PARTS = {
     "profile": profile,
     "pipeline": pipeline,
     "growth": growth,
+    "device": device,
 }
