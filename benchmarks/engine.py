@@ -37,9 +37,16 @@ def main():
     parser.add_argument("--precision", default="float32", help="a Keras dtype policy")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=["supernet", "recompute", "fixed"],
+        default=["supernet", "recompute", "fixed"],
+        help="what `steps` compares",
+    )
+    parser.add_argument(
         "--lock",
-        help="a file: runs started together compile together, but take turns "
-        "at timing `steps`",
+        help="a file: runs of `steps` that are started together compile side by side, "
+        "and time in turn",
     )
     parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
     parser.add_argument("--output", required=True)

@@ -1,6 +1,5 @@
 """What do the parts of `benchmarks.engine` train, on what, and how do they measure?"""
 
-import contextlib
 import fcntl
 import functools
 import time
@@ -65,12 +64,20 @@ def seconds_of(function, *args):
     return time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def locked(file):
-    """Holds a file's lock: runs that prepare side by side measure one by one."""
-    with open(file, "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+class Turns:
+    """Runs that share a file prepare side by side; when all have, they time in turn."""
+
+    def __init__(self, file):
+        self.handle = file and open(file, "a")
+        self._lock(fcntl.LOCK_SH)
+
+    def take(self):
+        """Waits for this run's turn, which lasts until its end."""
+        self._lock(fcntl.LOCK_EX)
+
+    def _lock(self, kind):
+        if self.handle:
+            fcntl.flock(self.handle, kind)
 
 
 def path_of(net, option):

@@ -134,7 +134,13 @@ def test_the_backward_pass_keeps_what_convolutions_and_pooling_give():
     x = layers.Conv2D(3, 1)(layers.MaxPooling2D(2)(x))
     engine = Engine(keras.Model(inputs, layers.Activation("silu")(x)))
     _, _, tape = engine.forward(np.ones((2, 8, 8, 4), "float32"), (), (0,))
-    ((*_, (pullback, *_)),) = tape.records
+    ((*_, (pullback, known, *_)),) = tape.records
     kept = [a.shape for a in jax.tree.leaves(pullback) if a.shape[:1] == (2,)]
-    outputs = [(2, 8, 8, 5), (2, 4, 4, 5), (2, 2, 2, 5), (2, 2, 2, 3)]
-    assert sorted(kept) == sorted([(2, 8, 8, 4), *outputs])
+    assert sorted(kept) == [(2, 2, 2, 3), (2, 2, 2, 5), (2, 4, 4, 5), (2, 8, 8, 5)]
+    # The input is the caller's own, and so are the weights: not copies.
+    assert [a.shape for a in known if a.shape[:1] == (2,)] == [(2, 8, 8, 4)]
+    weights = {v.value.unsafe_buffer_pointer() for v in engine.model.trainable_weights}
+    own = {a.unsafe_buffer_pointer() for a in known}
+    assert len(own & weights) == len(weights) - 1  # The last bias has no part in it.
+    everything = {a.unsafe_buffer_pointer() for a in jax.tree.leaves(pullback)}
+    assert not everything & weights
