@@ -181,8 +181,8 @@ from keras_spos.data import FileData, decode
 files = FileData({[str(path) for path in files.paths]!r}, np.zeros(14, int))
 make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
 make(np.arange(14), np.random.default_rng(0))
-with decode._file_in_memory(1000) as file:
-    print(*decode._pool(2)._processes, file.name, flush=True)
+with decode._images_in_memory((250,)) as (_, file):
+    print(*decode._pool(2)._processes, file, flush=True)
     input()
 """
     process = subprocess.Popen(
@@ -201,6 +201,15 @@ with decode._file_in_memory(1000) as file:
     while any(os.path.exists(path) for path in left):
         assert time.monotonic() < end, left
         time.sleep(0.1)
+
+
+def test_a_batch_outlives_the_file_that_it_was_made_in():
+    with decode._images_in_memory((2, 3)) as (images, file):
+        with open(file, "r+b") as target:
+            target.write(np.arange(6, dtype="float32"))
+    assert not os.path.exists(file)
+    images[0] += 1
+    assert images.tolist() == [[1, 2, 3], [3, 4, 5]]
 
 
 def test_a_file_that_is_no_image(files, tmp_path):

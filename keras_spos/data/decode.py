@@ -7,6 +7,7 @@ write what they made into a file in memory, which the batch then is.
 import concurrent.futures
 import contextlib
 import functools
+import math
 import os
 import pickle
 import shutil
@@ -53,12 +54,12 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
         # One generator an image: they are made in any order.
         seeds = generator.bit_generator.seed_seq.spawn(len(indices))
         step = -(-len(indices) // (workers * _TASKS_A_WORKER))
-        images = np.empty((len(indices), size, size, 3), np.float32)
-        with _file_in_memory(images.nbytes) as file, _pool_of(workers) as pool:
+        shape = (len(indices), size, size, 3)
+        with _images_in_memory(shape) as (images, file), _pool_of(workers) as pool:
             tasks = [
                 pool.submit(
                     write,
-                    *(file.name, start * images[0].nbytes, kind),
+                    *(file, start * images[0].nbytes, kind),
                     *(sources[start : start + step], seeds[start : start + step]),
                 )
                 for start in range(0, len(indices), step)
@@ -66,7 +67,6 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
             concurrent.futures.wait(tasks)
             for task in tasks:
                 task.result()
-            file.readinto(images)
         return images, data.labels[indices].astype(np.int32)
 
     return make_batch
@@ -185,10 +185,15 @@ class _ByValue:
 
 
 @contextlib.contextmanager
-def _file_in_memory(size):
-    """A temporary file; on disk if it has no room, as in a container, in memory."""
+def _images_in_memory(shape):
+    """(array, file name): an array that other processes write to by the file.
+
+    The array outlives the file. Without room in memory, as in a container, it is on
+    disk.
+    """
     from loky.backend import resource_tracker
 
+    size = 4 * math.prod(shape)
     folder = "/dev/shm"  # Of Linux alone.
     if not os.path.isdir(folder) or shutil.disk_usage(folder).free < 4 * size:
         folder = None
@@ -196,6 +201,7 @@ def _file_in_memory(size):
         # Which deletes it if this process is killed.
         resource_tracker.register(file.name, "file")
         try:
-            yield file
+            file.truncate(size)
+            yield np.asarray(np.memmap(file, np.float32, "r+", 0, shape)), file.name
         finally:
             resource_tracker.unregister(file.name, "file")
