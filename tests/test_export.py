@@ -146,6 +146,54 @@ def test_a_wrong_file_is_not_left(tmp_path, monkeypatch, wrong):
     assert onnx.load(file).producer_name == "keras_spos"
 
 
+def fresh_network():
+    """A small, deep one: what it gives is near 1e-6."""
+    x = inputs = keras.Input((8, 8, 3), name="image")
+    start = keras.initializers.RandomNormal(stddev=0.02, seed=1)
+    for _ in range(6):
+        x = layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Dense(4, name="classifier")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("wrong", [0, 1.01])
+@pytest.mark.parametrize("axes", [2, 4])
+def test_a_wrong_file_of_tiny_outputs(wrong, axes, tmp_path, monkeypatch):
+    from keras_spos import onnx_writer
+
+    model = fresh_network()
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert 0 < report.max_abs_output < 1e-4
+    # Beside an output of another size as well.
+    twice = keras.Model(model.inputs, [model.inputs[0] * 10, *model.outputs])
+    ks.to_onnx(twice, tmp_path / "a.onnx")
+    standard = onnx_writer._standard
+    monkeypatch.setattr(
+        onnx_writer,
+        "_standard",
+        lambda a: standard(a * wrong if np.ndim(a) == axes else a),
+    )
+    for wrongly in (model, twice):
+        with pytest.raises(ValueError, match="outputs 'classifier' differ"):
+            ks.to_onnx(wrongly, tmp_path / "b.onnx")
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+def test_outputs_that_float32_cannot_tell_from_zero(tmp_path):
+    """1000 + x - 1000, x near 1e-3: folded into one convolution, Keras loses digits."""
+    conv, norm = layers.Conv2D(2, 1), layers.BatchNormalization(epsilon=0.0)
+    model = model_of(conv, norm)
+    conv.set_weights([np.full((1, 1, 6, 2), 1e-3), np.full(2, 1e3)])
+    norm.set_weights([np.array([a] * 2) for a in (1.0, 0.0, 1e3, 1.0)])
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert 1e-4 < report.max_abs_difference / report.max_abs_output < 0.1
+    nothing = layers.Dense(3, "relu", bias_initializer=keras.initializers.Constant(-99))
+    inputs = keras.Input((4,))
+    report = ks.to_onnx(keras.Model(inputs, nothing(inputs)), tmp_path / "a.onnx")
+    assert (report.max_abs_difference, report.max_abs_output) == (0, 0)
+
+
 SCRIPT = """
 import sys
 sys.modules["tensorflow"] = sys.modules["tf2onnx"] = None  # As if not installed.

@@ -191,7 +191,7 @@ def test_convolutions_take_in_norms_and_padding():
     model = keras.Model(inputs, norm(conv(layers.ZeroPadding2D(1)(x))))
     conv.set_weights([np.full((3, 3, 1, 1), 2.0), np.array([1.0])])
     norm.set_weights([np.array([v]) for v in (3.0, 4.0, 5.0, 16.0)])
-    graph = write(model).graph
+    graph = write(model)[0].graph
     kernel, bias = (onnx.numpy_helper.to_array(t) for t in graph.initializer)
     np.testing.assert_array_equal(kernel, np.full((1, 1, 3, 3), 1.5))
     np.testing.assert_array_equal(bias, [(1 - 5) * 3 / 4 + 4])
