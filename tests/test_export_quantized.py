@@ -159,6 +159,16 @@ def test_right_files_are_accepted(quantized, batch_size, tmp_path):
 
 
 @TENSORFLOW_ONLY
+def test_hundreds_of_thousands_of_activations(tmp_path):
+    """Some are on the edge of two levels, whatever the weights."""
+    keras.utils.set_random_seed(2)
+    net = spaces.resnet18_quantized((32, 32, 3), 10)
+    model = net.extract(net.named_paths["4W4A"])
+    report = to_onnx(model, tmp_path / "a.onnx", batch_size=8)
+    assert report.max_abs_difference <= 1e-4 * report.max_abs_output
+
+
+@TENSORFLOW_ONLY
 @pytest.mark.parametrize("wrong", BREAKS)
 @pytest.mark.parametrize("path", [(1, 5) * 4, (1, 1) * 4])
 def test_wrong_files_are_refused(quantized, path, wrong, tmp_path, monkeypatch):
