@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import importlib
 import os
-import warnings
 
 import keras
 
@@ -98,7 +97,7 @@ def to_onnx(
         ValueError: The model is a supernet, has a layer that cannot be written, or the
             file's outputs differ from the model's.
     """
-    _check(model, batch_size, opset)
+    _check(model, batch_size, opset, channels_first)
     onnx = _import("onnx")
     if verify:
         _import("onnxruntime")
@@ -132,7 +131,7 @@ def to_onnx(
     )
 
 
-def _check(model, batch_size, opset):
+def _check(model, batch_size, opset, channels_first):
     if any(isinstance(x, SearchableLayer) for x in model._flatten_layers()):
         raise ValueError(
             "A supernet switches between paths, which no ONNX runtime can: extract a "
@@ -149,7 +148,14 @@ def _check(model, batch_size, opset):
         raise ValueError(
             f"Expected a batch_size of at least 1, or None. Received: {batch_size}"
         )
-    fixed = {tensor.shape[0] for tensor in model.inputs or ()} - {None, batch_size}
+    names = functional(model).output_names
+    known = [*(tensor.name for tensor in model.inputs), *names]
+    if isinstance(channels_first, str) or not set(channels_first) <= set(known):
+        raise ValueError(
+            f"Expected channels_first to list names of {known}, the inputs and outputs "
+            f"of {model.name!r}. Received: channels_first={channels_first!r}"
+        )
+    fixed = {tensor.shape[0] for tensor in model.inputs} - {None, batch_size}
     if fixed:
         raise ValueError(
             f"Model {model.name!r} has batch size {fixed.pop()} built in. "
@@ -159,6 +165,7 @@ def _check(model, batch_size, opset):
 
 def _write(model, path, batch_size, opset, channels_first):
     """Writes the file; returns which writer could, and the levels of quantizers."""
+    from keras_spos.onnx_trace import trace
     from keras_spos.onnx_writer import write
 
     try:
@@ -173,35 +180,13 @@ def _write(model, path, batch_size, opset, channels_first):
             ) from error
         _import("tf2onnx")
         try:
-            _trace(model, path, batch_size, opset)
+            trace(model, path, batch_size, opset)
         except Exception as failure:
             raise ValueError(f"{error} Nor can tf2onnx: {failure}") from failure
         return "tf2onnx", []
     with open(path, "wb") as file:
         file.write(proto.SerializeToString())
     return "keras_spos", levels
-
-
-def _trace(model, path, batch_size, opset):
-    """Exports any model, by tracing its TensorFlow computation."""
-    signature = keras.tree.map_structure(
-        lambda t: keras.InputSpec(
-            shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
-        ),
-        functional(model)._inputs_struct,
-    )
-    with warnings.catch_warnings():
-        # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
-        warnings.simplefilter("ignore", FutureWarning)
-        model.export(
-            path,
-            format="onnx",
-            verbose=False,
-            input_signature=[signature],
-            opset_version=opset,
-        )
-    # tf2onnx copies operations that it does not know, and reports success.
-    _import("onnx").checker.check_model(path)
 
 
 def _shapes(values):

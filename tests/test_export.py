@@ -89,16 +89,30 @@ def test_half_precision_is_exported_as_float32(policy, tmp_path, mixed_precision
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
-    model = model_of(layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2))
+    graph = layers.RandomFlip(), layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2)
+    model = model_of(*graph)
     report = ks.to_onnx(model, tmp_path / "a.onnx", batch_size=2)
     assert report.writer == "tf2onnx"
     assert report.inputs == {"image": (2, 8, 7, 6)}
     assert ks.to_onnx(model, tmp_path / "b.onnx").inputs["image"][1:] == (8, 7, 6)
+    assert list(report.outputs) == model.output_names
     assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx"]
     assert capfd.readouterr().out == ""
     model = model_of(lambda x: keras.ops.sum(keras.ops.fft2((x, x))[0], -1))
     with pytest.raises(ValueError, match="FFT2 .* Nor can tf2onnx: "):
         ks.to_onnx(model, tmp_path / "c.onnx")
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_outputs_that_tf2onnx_writes_have_the_names_of_their_layers(tmp_path):
+    image, words = keras.Input((4, 4, 3), name="image"), keras.Input((5, 3), name="b")
+    x = [layers.UpSampling2D(n, name=f"up_{n}")(image) for n in range(1, 12)]
+    x.append(layers.LSTM(2, name="lstm")(words))  # A loop.
+    model = randomize(keras.Model([image, words], [*x, x[0], image]))
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert report.writer == "tf2onnx"
+    ups = [f"up_{n}" for n in range(1, 12)]
+    assert list(report.outputs) == [*ups, "lstm", "up_1_2", "image_2"]
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
@@ -116,6 +130,9 @@ def test_what_is_refused(tmp_path):
         with pytest.raises(ValueError, match="extract a subnet first"):
             ks.to_onnx(model, file)
     subnet = net.extract()
+    for names in (["imgae"], ["image", "classifer"], "image"):
+        with pytest.raises(ValueError, match=r"\['image', 'classifier'\], the inputs"):
+            ks.to_onnx(subnet, file, channels_first=names)
     with pytest.raises(ValueError, match="opset >= 13"):
         ks.to_onnx(subnet, file, opset=9)
     with pytest.raises(ValueError, match="at least 1"):
