@@ -46,6 +46,7 @@ def _name_outputs(graph, names):
     """Gives the outputs of a traced graph, "Identity:0" and so on, Keras' names."""
     taken = {value.name for value in [*graph.input, *graph.initializer]}
     taken.update(name for node in graph.node for name in node.output)
+    taken.difference_update(value.name for value in graph.output)
     new = {}
     for value, name in zip(graph.output, names, strict=True):
         unique, number = name, 1

@@ -113,6 +113,10 @@ def test_outputs_that_tf2onnx_writes_have_the_names_of_their_layers(tmp_path):
     assert report.writer == "tf2onnx"
     ups = [f"up_{n}" for n in range(1, 12)]
     assert list(report.outputs) == [*ups, "lstm", "up_1_2", "image_2"]
+    # tf2onnx calls outputs in a dict by its keys.
+    model = keras.Model(image, {"up_3": x[1], "up_2": x[2]})
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert list(report.outputs) == ["up_3", "up_2"]
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
