@@ -8,17 +8,17 @@ Example:
 """
 
 import collections
-import contextlib
 import dataclasses
 import importlib
 import os
 
 import keras
 
-from keras_spos.graph import functional
+from keras_spos.graph import check_functional, functional
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.onnx_compare import compare, in_float32
 from keras_spos.onnx_functions import UnsupportedLayerError
+from keras_spos.whole_file import whole_file
 
 _OLDEST_OPSET = 13  # Older ones have other arguments for several operators.
 
@@ -103,9 +103,7 @@ def to_onnx(
         _import("onnxruntime")
     model = in_float32(model)
     path = os.path.abspath(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.tmp"
-    try:
+    with whole_file(path) as temporary:
         writer, levels = _write(model, temporary, batch_size, opset, channels_first)
         difference, largest = None, None
         if verify:
@@ -113,10 +111,6 @@ def to_onnx(
                 model, temporary, batch_size, seed, tolerance, channels_first, levels
             )
         proto = onnx.load(temporary)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
     return OnnxReport(
         path=path,
         batch_size=batch_size,
@@ -137,11 +131,7 @@ def _check(model, batch_size, opset, channels_first):
             "A supernet switches between paths, which no ONNX runtime can: extract a "
             f"subnet first, to_onnx(net.extract(path), ...). Received: {model.name!r}."
         )
-    if not model.built or not hasattr(functional(model), "_inputs_struct"):
-        raise ValueError(
-            "Expected a Functional model, or a Sequential one that has been called on "
-            f"a batch. Received: {model.name!r}, a {type(model).__name__}."
-        )
+    check_functional(model)
     if opset < _OLDEST_OPSET:
         raise ValueError(f"Expected opset >= {_OLDEST_OPSET}. Received: opset={opset}")
     if batch_size is not None and batch_size < 1:
