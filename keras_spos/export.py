@@ -8,18 +8,17 @@ Example:
 """
 
 import collections
-import contextlib
 import dataclasses
 import importlib
 import os
-import warnings
 
 import keras
 
-from keras_spos.graph import functional
+from keras_spos.graph import check_functional, functional
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.onnx_compare import compare, in_float32
 from keras_spos.onnx_functions import UnsupportedLayerError
+from keras_spos.whole_file import whole_file
 
 _OLDEST_OPSET = 13  # Older ones have other arguments for several operators.
 
@@ -84,7 +83,8 @@ def to_onnx(
         verify: Whether to compare the file, in ONNX Runtime, with the model on random
             images: as many as `batch_size`, or one and then three if that is None.
         tolerance: The largest difference of an output that is accepted, as a fraction
-            of the largest output, or of 1 if that is less: float32 has seven digits.
+            of its largest number, in the model of the same activation levels if it is
+            quantized: float32 has seven digits. See `onnx_compare.compare`.
         seed: Seed of the random images.
         channels_first: Names of inputs and outputs whose images the file takes and
             gives as ``[n, channels, height, width]``, for pieces of a network: that is
@@ -97,33 +97,20 @@ def to_onnx(
         ValueError: The model is a supernet, has a layer that cannot be written, or the
             file's outputs differ from the model's.
     """
-    _check(model, batch_size, opset)
+    _check(model, batch_size, opset, channels_first)
     onnx = _import("onnx")
     if verify:
         _import("onnxruntime")
     model = in_float32(model)
     path = os.path.abspath(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.tmp"
-    try:
-        writer = _write(model, temporary, batch_size, opset, channels_first)
+    with whole_file(path) as temporary:
+        writer, levels = _write(model, temporary, batch_size, opset, channels_first)
         difference, largest = None, None
         if verify:
             difference, largest = compare(
-                model, temporary, batch_size, seed, channels_first
+                model, temporary, batch_size, seed, tolerance, channels_first, levels
             )
-            # Not "difference > limit", which not-a-number would pass.
-            if not difference <= tolerance * max(1.0, largest):
-                raise ValueError(
-                    f"ONNX Runtime's outputs differ from the model's by "
-                    f"{difference:.3g} (the largest output is {largest:.3g}), more "
-                    f"than tolerance={tolerance:g}. No file was written."
-                )
         proto = onnx.load(temporary)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
     return OnnxReport(
         path=path,
         batch_size=batch_size,
@@ -138,24 +125,27 @@ def to_onnx(
     )
 
 
-def _check(model, batch_size, opset):
+def _check(model, batch_size, opset, channels_first):
     if any(isinstance(x, SearchableLayer) for x in model._flatten_layers()):
         raise ValueError(
             "A supernet switches between paths, which no ONNX runtime can: extract a "
             f"subnet first, to_onnx(net.extract(path), ...). Received: {model.name!r}."
         )
-    if not model.built or not hasattr(functional(model), "_inputs_struct"):
-        raise ValueError(
-            "Expected a Functional model, or a Sequential one that has been called on "
-            f"a batch. Received: {model.name!r}, a {type(model).__name__}."
-        )
+    check_functional(model)
     if opset < _OLDEST_OPSET:
         raise ValueError(f"Expected opset >= {_OLDEST_OPSET}. Received: opset={opset}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(
             f"Expected a batch_size of at least 1, or None. Received: {batch_size}"
         )
-    fixed = {tensor.shape[0] for tensor in model.inputs or ()} - {None, batch_size}
+    names = functional(model).output_names
+    known = [*(tensor.name for tensor in model.inputs), *names]
+    if isinstance(channels_first, str) or not set(channels_first) <= set(known):
+        raise ValueError(
+            f"Expected channels_first to list names of {known}, the inputs and outputs "
+            f"of {model.name!r}. Received: channels_first={channels_first!r}"
+        )
+    fixed = {tensor.shape[0] for tensor in model.inputs} - {None, batch_size}
     if fixed:
         raise ValueError(
             f"Model {model.name!r} has batch size {fixed.pop()} built in. "
@@ -164,11 +154,12 @@ def _check(model, batch_size, opset):
 
 
 def _write(model, path, batch_size, opset, channels_first):
-    """Writes the file and returns which writer could."""
+    """Writes the file; returns which writer could, and the levels of quantizers."""
+    from keras_spos.onnx_trace import trace
     from keras_spos.onnx_writer import write
 
     try:
-        proto = write(model, batch_size, opset, channels_first)
+        proto, levels = write(model, batch_size, opset, channels_first)
     except UnsupportedLayerError as error:
         if channels_first:
             raise ValueError(f"{error} tf2onnx keeps Keras' layout.") from error
@@ -179,35 +170,13 @@ def _write(model, path, batch_size, opset, channels_first):
             ) from error
         _import("tf2onnx")
         try:
-            _trace(model, path, batch_size, opset)
+            trace(model, path, batch_size, opset)
         except Exception as failure:
             raise ValueError(f"{error} Nor can tf2onnx: {failure}") from failure
-        return "tf2onnx"
+        return "tf2onnx", []
     with open(path, "wb") as file:
         file.write(proto.SerializeToString())
-    return "keras_spos"
-
-
-def _trace(model, path, batch_size, opset):
-    """Exports any model, by tracing its TensorFlow computation."""
-    signature = keras.tree.map_structure(
-        lambda t: keras.InputSpec(
-            shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
-        ),
-        functional(model)._inputs_struct,
-    )
-    with warnings.catch_warnings():
-        # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
-        warnings.simplefilter("ignore", FutureWarning)
-        model.export(
-            path,
-            format="onnx",
-            verbose=False,
-            input_signature=[signature],
-            opset_version=opset,
-        )
-    # tf2onnx copies operations that it does not know, and reports success.
-    _import("onnx").checker.check_model(path)
+    return "keras_spos", levels
 
 
 def _shapes(values):

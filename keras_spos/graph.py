@@ -19,3 +19,12 @@ def nodes(model):
     model = functional(model)
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
+
+
+def check_functional(model):
+    """Refuses a model that has no graph."""
+    if not model.built or not hasattr(functional(model), "_inputs_struct"):
+        raise ValueError(
+            "Expected a Functional model, or a Sequential one that has been called on "
+            f"a batch. Received: {model.name!r}, a {type(model).__name__}."
+        )

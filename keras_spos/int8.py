@@ -17,7 +17,8 @@ import warnings
 import numpy as np
 
 from keras_spos.export import to_onnx
-from keras_spos.layers import PACT, QuantizedConv2D, SearchableLayer
+from keras_spos.int8_arguments import calibration_images, check_model, labelled_images
+from keras_spos.whole_file import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +62,18 @@ def to_int8(
     quantizer. Inputs and outputs stay float32.
 
     Args:
-        model: A Functional model of one input, such as ``net.extract(path)``.
-        representative_data: Some hundred images as the model takes them, an array, from
-            which ranges of activations are measured.
-        path: The file to write.
+        model: A Functional model of one input, such as ``net.extract(path)``. With
+            several outputs it is neither trained nor validated here.
+        representative_data: Some hundred images as the model takes them, from which
+            ranges of activations are measured: an array; or an iterable, such as a
+            generator or a `tf.data.Dataset`, of images or batches, with or without
+            labels. It is read until there are 1,000 images.
+        path: The file to write; there is none if anything fails, and one that was there
+            before stays.
         training: Images and integer labels, two arrays, for quantization-aware
-            training; TensorFlow Lite only.
-        validation: Images and integer labels, to measure accuracy before and after.
+            training; TensorFlow Lite only. There is a label for each image, or for each
+            pixel if outputs are images.
+        validation: Likewise, to measure accuracy before and after.
         epochs: Length of quantization-aware training.
         batch_size: Its batch size.
         learning_rate: Its learning rate (SGD with momentum 0.9).
@@ -76,25 +82,26 @@ def to_int8(
         An `Int8Report`.
     """
     path = os.path.abspath(path)
-    images = np.asarray(representative_data, "float32")
-    _check(model, images, path, training)
+    check_model(model, path, training, validation)
+    images = calibration_images(representative_data, model)
+    if training is not None:
+        training = labelled_images(training, model, "training")
     if validation is not None:
-        validation = _checked_validation(model, *validation[:2])
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if path.endswith(".onnx"):
-        difference = None
-        _write_onnx(model, images, path)
-    else:
-        tuning = None
-        if training is not None:
-            tuning = (*training, epochs, batch_size, learning_rate)
-        difference = _write_tflite(model, images, path, tuning)
-    before = after = None
-    if validation is not None:
-        x, y = validation
-        before = float(np.mean(model.predict(x, verbose=0).argmax(-1) == y))
-        run = _run_onnx if path.endswith(".onnx") else _run_tflite
-        after = float(np.mean(run(path, x).argmax(-1) == y))
+        validation = labelled_images(validation, model, "validation")
+    difference = before = after = None
+    with whole_file(path) as temporary:
+        if path.endswith(".onnx"):
+            _write_onnx(model, images, temporary)
+        else:
+            tuning = None
+            if training is not None:
+                tuning = (*training, epochs, batch_size, learning_rate)
+            difference = _write_tflite(model, images, temporary, tuning)
+        if validation is not None:
+            x, y = validation
+            before = float(np.mean(model.predict(x, verbose=0).argmax(-1) == y))
+            run = _run_onnx if path.endswith(".onnx") else _run_tflite
+            after = float(np.mean(run(temporary, x).argmax(-1) == y))
     return Int8Report(
         path=path,
         bytes=os.path.getsize(path),
@@ -103,54 +110,6 @@ def to_int8(
         accuracy_before=before,
         accuracy_after=after,
     )
-
-
-def _check(model, images, path, training):
-    if not path.endswith((".tflite", ".onnx")):
-        raise ValueError(
-            f"Expected a path ending in .tflite or .onnx. Received: {path}"
-        )
-    if path.endswith(".onnx") and training is not None:
-        raise ValueError(
-            "Quantization-aware training writes TensorFlow Lite files: pass a path "
-            f"that ends in .tflite, or no training. Received: {path}"
-        )
-    for layer in model._flatten_layers():
-        if isinstance(layer, SearchableLayer):
-            raise ValueError(
-                "Extract a subnet first, to_int8(net.extract(path), ...). "
-                f"Received: {model.name!r}, a supernet."
-            )
-        if isinstance(layer, (PACT, QuantizedConv2D)):
-            raise ValueError(
-                f"Layer {layer.name!r} is quantized already: export that with to_onnx."
-            )
-    expected = tuple(model.inputs[0].shape[1:])
-    if images.shape[1:] != expected or not len(images):
-        raise ValueError(
-            f"Representative images have shape [n, {expected}]. "
-            f"Received: {images.shape}"
-        )
-    if not np.all(np.isfinite(images)):
-        raise ValueError("Expected finite representative images. Received: NaN or inf.")
-
-
-def _checked_validation(model, x, y):
-    """Images as the model takes them and one integer for each."""
-    x, y = np.asarray(x, "float32"), np.asarray(y)
-    if y.shape == (len(y), 1):
-        y = y[:, 0]
-    if model.outputs[0].shape[-1] < 2:
-        raise ValueError(
-            "Accuracy is that of the largest of several outputs. Received: outputs of "
-            f"shape {model.outputs[0].shape}. Pass no validation."
-        )
-    if x.shape[1:] != model.inputs[0].shape[1:] or y.shape != (len(x),) or not len(x):
-        raise ValueError(
-            f"Expected validation images of shape [n, {model.inputs[0].shape[1:]}] and "
-            f"n integer labels. Received: shapes {x.shape} and {y.shape}."
-        )
-    return x, y
 
 
 def _write_onnx(model, images, path):
@@ -169,14 +128,13 @@ def _write_onnx(model, images, path):
         (name,) = report.inputs
         quantization.quantize_static(
             floats,
-            f"{path}.tmp",
+            path,
             Reader(name),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-    os.replace(f"{path}.tmp", path)
 
 
 def _write_tflite(model, images, path, tuning):
@@ -201,9 +159,8 @@ def _write_tflite(model, images, path, tuning):
             converter.representative_dataset = lambda: ([x[None]] for x in images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         contents = converter.convert()
-    with open(f"{path}.tmp", "wb") as file:
+    with open(path, "wb") as file:
         file.write(contents)
-    os.replace(f"{path}.tmp", path)
     return difference
 
 

@@ -1,43 +1,136 @@
 """Does an ONNX file compute what its Keras model does? Runs both on random images."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_spos.graph import functional
+from keras_spos.onnx_reference import run
+
+# Near 1e-38 float32 has fewer digits, or none: TensorFlow makes such numbers zeros.
+_SMALLEST = 1e-30
 
 
-def compare(model, path, batch_size, seed, channels_first=()):
-    """The largest difference between a file's and its model's outputs, and output."""
-    import onnxruntime
+def compare(model, path, batch_size, seed, tolerance, channels_first=(), levels=()):
+    """Refuses a file whose outputs are not its model's.
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    An output may differ by `tolerance` times its largest number. Where it is so small
+    beside what it is made of that float32 has less digits to give, it may differ by as
+    much as it moves when every number in the model is moved by a tenth of `tolerance`.
+
+    Each quantizer of activations is compared too: the activation that the model has
+    there may be as far from what the file's quantizer gives as rounding takes it, half
+    a level, and `tolerance` times the largest. From there the model goes on with the
+    file's levels (see `onnx_reference`).
+
+    Args:
+        model: The model.
+        path: The file.
+        batch_size: The batch size of the file, or None.
+        seed: Seed of random images.
+        tolerance: The largest difference, as a share of the largest number.
+        channels_first: Names of inputs and outputs in ONNX's layout.
+        levels: `onnx_writer.Value`s of the levels of the file's quantizers.
+
+    Returns:
+        The largest difference of an output, and the largest number in one.
+    """
+    session = _session(path, levels)
+    names = [tensor.name for tensor in session.get_inputs()]
+    outputs = [tensor.name for tensor in session.get_outputs()]
+    outputs = outputs[: len(outputs) - len(levels)]
     generator = np.random.default_rng(seed)
     differences, magnitudes = [], []
     for n in (1, 3) if batch_size is None else (batch_size,):
         arrays = [_random(generator, n, tensor, model) for tensor in model.inputs]
-        inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, arrays)
-        with _full_precision():
-            expected = keras.tree.flatten(model(inputs, training=False))
-        names = [tensor.name for tensor in session.get_inputs()]
-        arrays = [
+        fed = [
             _as_in_file(x, name, channels_first)
             for x, name in zip(arrays, names, strict=True)
         ]
-        results = session.run(None, dict(zip(names, arrays, strict=True)))
-        outputs = [tensor.name for tensor in session.get_outputs()]
-        for name, ours, theirs in zip(outputs, results, expected, strict=True):
-            theirs = _as_in_file(ops.convert_to_numpy(theirs), name, channels_first)
+        found = session.run(None, dict(zip(names, fed, strict=True)))
+        reached = [
+            x.transpose(np.argsort(value.order))
+            for x, value in zip(found[len(outputs) :], levels, strict=True)
+        ]
+        reference = functools.partial(_reference, model, arrays, reached)
+        expected, given = reference()
+        checks = [
+            (f"quantized inputs of layer {g.layer!r}", _distance(g, x), _largest(g.x))
+            for g, x in zip(given, reached, strict=True)
+        ]
+        for name, theirs, ours in zip(outputs, expected, found, strict=False):
+            theirs = _as_in_file(theirs, name, channels_first)
             if ours.shape != theirs.shape:
                 raise ValueError(
                     f"ONNX Runtime gives shape {ours.shape}, the model {theirs.shape}."
                 )
-            differences.append(np.abs(ours - theirs).max())
-            magnitudes.append(np.abs(theirs).max())
-    # np.max, as max() may lose a not-a-number.
-    return float(np.max(differences)), float(np.max(magnitudes))
+            differences.append(_largest(ours - theirs))
+            magnitudes.append(_largest(theirs))
+            checks.append((f"outputs {name!r}", differences[-1], magnitudes[-1]))
+        _check(checks, tolerance, reference)
+    return float(max(differences)), float(max(magnitudes))
+
+
+def _check(checks, tolerance, reference):
+    """Refuses what differs by too much: labels, differences and largest numbers."""
+    moves = None
+    for i, (label, difference, largest) in enumerate(checks):
+        limit = tolerance * largest + _SMALLEST
+        # Not "difference > limit", which not-a-number would pass.
+        if not difference <= limit and moves is None:
+            moves = _moves(reference, tolerance / 10)
+        if not difference <= limit + (moves[i] if moves else 0.0):
+            raise ValueError(
+                f"ONNX Runtime's {label} differ from the model's by {difference:.3g} "
+                f"(the largest is {largest:.3g}), more than tolerance={tolerance:g} "
+                "of that. No file was written."
+            )
+
+
+def _moves(reference, noise):
+    """How far what is compared moves when every number is moved by a share of it."""
+    still, moved = (
+        [*(g.x for g in given), *outputs]
+        for outputs, given in (reference(), reference(noise))
+    )
+    return [_largest(a - b) for a, b in zip(still, moved, strict=True)]
+
+
+def _reference(model, arrays, levels, noise=0.0):
+    with _full_precision():
+        if levels or noise:
+            return run(model, arrays, levels, noise)
+        # Called, as a subclass may compute something else than its graph.
+        inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, arrays)
+        outputs = keras.tree.flatten(model(inputs, training=False))
+    return [ops.convert_to_numpy(x) for x in outputs], []
+
+
+def _distance(given, level):
+    """How much farther than half a level activations are from where they were put."""
+    clipped = np.clip(given.x, 0, given.alpha)
+    beyond = np.abs(clipped - level * given.step) - given.step / 2
+    return np.maximum(beyond, 0).max()
+
+
+def _largest(x):
+    return np.abs(x).max()
+
+
+def _session(path, levels):
+    """ONNX Runtime's, with levels as outputs after the file's own."""
+    import onnx
+    import onnxruntime
+
+    proto = onnx.load(path)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=x.name) for x in levels)
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString() if levels else path,
+        providers=["CPUExecutionProvider"],
+    )
 
 
 def _as_in_file(array, name, channels_first):

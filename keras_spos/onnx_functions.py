@@ -218,14 +218,39 @@ def _identity(g, layer, shape, x):
     return x.name, x.order
 
 
+def _augmentation(g, layer, shape, x, training=None):
+    # Keras notes in the graph that they train, their default; a model that does not
+    # train tells them so.
+    return x.name, x.order
+
+
+# Layers that do nothing outside of training. Which of them there are depends on Keras'
+# version. Not RandomCrop: outside of training it takes the middle.
+_AUGMENTATIONS = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness"),
+    *("RandomColorDegeneration", "RandomColorJitter", "RandomContrast"),
+    *("RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur"),
+    *("RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective"),
+    *("RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
+    *("RandomShear", "RandomTranslation", "RandomZoom"),
+)
+
 WRITERS = {
+    **{
+        getattr(layers, name): _augmentation
+        for name in _AUGMENTATIONS
+        if hasattr(layers, name)
+    },
     layers.Activation: _activation,
     layers.ActivityRegularization: _identity,
     layers.Add: _merge("Add"),
+    layers.AlphaDropout: _identity,
     layers.Average: _merge("Add"),
     layers.Concatenate: _concatenate,
     layers.Dropout: _identity,
     layers.Flatten: _flatten,
+    layers.GaussianDropout: _identity,
+    layers.GaussianNoise: _identity,
     layers.Identity: _identity,
     layers.Maximum: _merge("Max"),
     layers.Minimum: _merge("Min"),
@@ -235,7 +260,9 @@ WRITERS = {
     layers.Rescaling: _rescale,
     layers.Reshape: _reshape,
     layers.Softmax: _softmax,
+    layers.SpatialDropout1D: _identity,
     layers.SpatialDropout2D: _identity,
+    layers.SpatialDropout3D: _identity,
     layers.Subtract: _merge("Sub"),
     # What `x[..., ::2]`, `x + y` and their like are in a model's graph.
     functions.Add: _merge("Add"),

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_spos.quantizers import FLOAT, dorefa
+from keras_spos.quantizers import FLOAT, dorefa, step
 
 # The levels of k bits are 2 m - n over n, m = 0 to n = 2^k - 1: odd integers, which 8
 # bits hold up to here.
@@ -22,16 +22,17 @@ def activations(g, x, alpha, bits, integers=True):
     """Writes PACT: clip to [0, alpha], round to a multiple of alpha / (2^k - 1)."""
     if bits == FLOAT:
         return x
-    alpha = np.float32(ops.convert_to_numpy(alpha.value))
-    name = g.add("Clip", [x.name, g.constant(0.0, "min"), g.constant(alpha, "alpha")])
-    scale = g.constant(alpha / np.float32(2**bits - 1), "scale")
+    ends = [g.constant(0.0, "min"), g.constant(alpha, "alpha")]
+    name = g.add("Clip", [x.name, *ends])
+    scale = g.constant(ops.convert_to_numpy(step(alpha.value, bits)), "scale")
     if integers:
         ends = [scale, g.constant(np.uint8(0), "zero")]
-        name = g.add("QuantizeLinear", [name, *ends])
-        name = g.add("DequantizeLinear", [name, *ends])
+        levels = g.add("QuantizeLinear", [name, *ends])
+        name = g.add("DequantizeLinear", [levels, *ends])
     else:
-        name = g.add("Round", [g.add("Div", [name, scale])])
-        name = g.add("Mul", [name, scale])
+        levels = g.add("Round", [g.add("Div", [name, scale])])
+        name = g.add("Mul", [levels, scale])
+    g.levels.append(dataclasses.replace(x, name=levels))
     return dataclasses.replace(x, name=name)
 
 

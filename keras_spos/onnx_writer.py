@@ -10,7 +10,7 @@ order: one after the input, for most networks.
 
 Example:
     >>> from keras_spos.onnx_writer import write
-    >>> proto = write(model, batch_size=1, opset=17)               # doctest: +SKIP
+    >>> proto, _ = write(model, batch_size=1, opset=17)            # doctest: +SKIP
 """
 
 import dataclasses
@@ -50,6 +50,7 @@ class Graph:
         nodes: `onnx.NodeProto`s in the order of computation.
         constants: A dict from name to array.
         scope: The name of the Keras layer that is being written.
+        levels: For each quantizer of activations, the `Value` of its levels.
     """
 
     def __init__(self, opset):
@@ -58,6 +59,7 @@ class Graph:
         self.nodes = []
         self.constants = {}
         self.scope = ""
+        self.levels = []
         self._names = set()
         self._transposed = {}
 
@@ -118,7 +120,8 @@ def write(model, batch_size=None, opset=17, channels_first=()):
 
     Returns:
         An `onnx.ModelProto` whose other inputs and outputs have Keras' layout, and all
-        of them Keras' names.
+        of them Keras' names; and a `Value` for each quantizer of activations, in the
+        order in which Keras runs them: the levels (0, 1, ...) that it gives.
 
     Raises:
         UnsupportedLayerError: A layer, or an option of one, that it cannot write.
@@ -141,7 +144,7 @@ def write(model, batch_size=None, opset=17, channels_first=()):
     outputs = _write_graph(graph, model, inputs)
     named = _name_outputs(graph, outputs, model.output_names, inputs, channels_first)
     fold(graph, [value.name for value in named])
-    return _assemble(graph, model, inputs, named, batch_size)
+    return _assemble(graph, model, inputs, named, batch_size), graph.levels
 
 
 def _layout(name, shape, channels_first):

@@ -41,8 +41,13 @@ def pact(x, alpha, bits):
     alpha = ops.cast(alpha, x.dtype)
     # Not `minimum`, whose gradient where both are equal differs between backends.
     y = ops.where(x >= alpha, alpha, ops.relu(x))
-    scale = ops.maximum(alpha, _SMALLEST) / (2**bits - 1)
+    scale = step(alpha, bits)
     return _straight_through(y, ops.round(y / scale) * scale)
+
+
+def step(alpha, bits):
+    """The distance between two levels of `pact`."""
+    return ops.maximum(alpha, _SMALLEST) / (2**bits - 1)
 
 
 def dorefa(w, bits):

@@ -129,14 +129,16 @@ PRESETS = {
 def main():
     """Runs the recipe."""
     parser = parser_for(__doc__.splitlines()[0], list(PRESETS))
-    parser.add_argument("--depth", type=int, choices=(18, 34), default=18)
+    parser.add_argument(
+        "--depth",
+        type=int,
+        choices=(18, 34),
+        default=18,
+        help="the ResNet of the paper that figures stand beside; trained itself by "
+        "the preset 'paper' alone, the others have a smaller network of their own",
+    )
     args = parser.parse_args()
-    settings = PRESETS[args.preset]
-    if "stage_blocks" not in settings.space:
-        blocks = STAGE_BLOCKS[f"resnet{args.depth}"]
-        settings = dataclasses.replace(
-            settings, space={**settings.space, "stage_blocks": blocks}
-        )
+    settings = _settings(args)
     output = Output("spos_table6", args)
     build = functools.partial(spaces.quantized_resnet, alpha_l2=settings.alpha_l2)
     experiment = spos.Experiment(settings, output, args, build=build)
@@ -179,6 +181,13 @@ def main():
         output.say(f"{name}: {rows[name]}, found: {rows[found]}")
 
     _report(output, args, settings, bitops, rows, results, histories)
+
+
+def _settings(args):
+    """The preset, with the blocks of --depth if it has none of its own."""
+    settings = PRESETS[args.preset]
+    blocks = {"stage_blocks": STAGE_BLOCKS[f"resnet{args.depth}"]}
+    return dataclasses.replace(settings, space={**blocks, **settings.space})
 
 
 def _uniform(settings, k, net=None):
@@ -263,10 +272,6 @@ def _report(output, args, settings, bitops, rows, results, histories):
             if name.startswith("DNAS")
         ],
     )
-    note = (
-        f"Measured on {settings.dataset} with the {args.preset!r} preset (see "
-        f"report.json); the paper's figures are ImageNet's, of ResNet-{args.depth}."
-    )
     space = bitops.space
     named = {f"under {name}": result for name, result in results.items()}
     plots.plot_history(named, path=output.path("search.png"))
@@ -281,7 +286,23 @@ def _report(output, args, settings, bitops, rows, results, histories):
             "histories": histories,
         },
     )
-    output.write_table(table, note)
+    output.write_table(table, _note(args, settings))
+
+
+def _note(args, settings):
+    """What was trained, and what the paper's figures are of."""
+    blocks = tuple(settings.space["stage_blocks"])
+    channels = settings.space.get("stage_channels")
+    network = f"a ResNet of {blocks} blocks"
+    if channels:
+        network += f" of {channels} channels"
+    elif blocks == STAGE_BLOCKS[f"resnet{args.depth}"]:
+        network = f"ResNet-{args.depth}"
+    return (
+        f"Measured with {network} on {settings.dataset}, the {args.preset!r} preset "
+        "(see report.json); the paper's figures are ImageNet's, of "
+        f"ResNet-{args.depth}."
+    )
 
 
 if __name__ == "__main__":

@@ -89,16 +89,34 @@ def test_half_precision_is_exported_as_float32(policy, tmp_path, mixed_precision
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
-    model = model_of(layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2))
+    graph = layers.RandomFlip(), layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2)
+    model = model_of(*graph)
     report = ks.to_onnx(model, tmp_path / "a.onnx", batch_size=2)
     assert report.writer == "tf2onnx"
     assert report.inputs == {"image": (2, 8, 7, 6)}
     assert ks.to_onnx(model, tmp_path / "b.onnx").inputs["image"][1:] == (8, 7, 6)
+    assert list(report.outputs) == model.output_names
     assert sorted(os.listdir(tmp_path)) == ["a.onnx", "b.onnx"]
     assert capfd.readouterr().out == ""
     model = model_of(lambda x: keras.ops.sum(keras.ops.fft2((x, x))[0], -1))
     with pytest.raises(ValueError, match="FFT2 .* Nor can tf2onnx: "):
         ks.to_onnx(model, tmp_path / "c.onnx")
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_outputs_that_tf2onnx_writes_have_the_names_of_their_layers(tmp_path):
+    image, words = keras.Input((4, 4, 3), name="image"), keras.Input((5, 3), name="b")
+    x = [layers.UpSampling2D(n, name=f"up_{n}")(image) for n in range(1, 12)]
+    x.append(layers.LSTM(2, name="lstm")(words))  # A loop.
+    model = randomize(keras.Model([image, words], [*x, x[0], image]))
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert report.writer == "tf2onnx"
+    ups = [f"up_{n}" for n in range(1, 12)]
+    assert list(report.outputs) == [*ups, "lstm", "up_1_2", "image_2"]
+    # tf2onnx calls outputs in a dict by its keys.
+    model = keras.Model(image, {"up_3": x[1], "up_2": x[2]})
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert list(report.outputs) == ["up_3", "up_2"]
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
@@ -116,6 +134,9 @@ def test_what_is_refused(tmp_path):
         with pytest.raises(ValueError, match="extract a subnet first"):
             ks.to_onnx(model, file)
     subnet = net.extract()
+    for names in (["imgae"], ["image", "classifer"], "image"):
+        with pytest.raises(ValueError, match=r"\['image', 'classifier'\], the inputs"):
+            ks.to_onnx(subnet, file, channels_first=names)
     with pytest.raises(ValueError, match="opset >= 13"):
         ks.to_onnx(subnet, file, opset=9)
     with pytest.raises(ValueError, match="at least 1"):
@@ -144,6 +165,54 @@ def test_a_wrong_file_is_not_left(tmp_path, monkeypatch, wrong):
     report = ks.to_onnx(model, file, verify=False)
     assert report.max_abs_difference is None
     assert onnx.load(file).producer_name == "keras_spos"
+
+
+def fresh_network():
+    """A small, deep one: what it gives is near 1e-6."""
+    x = inputs = keras.Input((8, 8, 3), name="image")
+    start = keras.initializers.RandomNormal(stddev=0.02, seed=1)
+    for _ in range(6):
+        x = layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Dense(4, name="classifier")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("wrong", [0, 1.01])
+@pytest.mark.parametrize("axes", [2, 4])
+def test_a_wrong_file_of_tiny_outputs(wrong, axes, tmp_path, monkeypatch):
+    from keras_spos import onnx_writer
+
+    model = fresh_network()
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert 0 < report.max_abs_output < 1e-4
+    # Beside an output of another size as well.
+    twice = keras.Model(model.inputs, [model.inputs[0] * 10, *model.outputs])
+    ks.to_onnx(twice, tmp_path / "a.onnx")
+    standard = onnx_writer._standard
+    monkeypatch.setattr(
+        onnx_writer,
+        "_standard",
+        lambda a: standard(a * wrong if np.ndim(a) == axes else a),
+    )
+    for wrongly in (model, twice):
+        with pytest.raises(ValueError, match="outputs 'classifier' differ"):
+            ks.to_onnx(wrongly, tmp_path / "b.onnx")
+    assert os.listdir(tmp_path) == ["a.onnx"]
+
+
+def test_outputs_that_float32_cannot_tell_from_zero(tmp_path):
+    """1000 + x - 1000, x near 1e-3: folded into one convolution, Keras loses digits."""
+    conv, norm = layers.Conv2D(2, 1), layers.BatchNormalization(epsilon=0.0)
+    model = model_of(conv, norm)
+    conv.set_weights([np.full((1, 1, 6, 2), 1e-3), np.full(2, 1e3)])
+    norm.set_weights([np.array([a] * 2) for a in (1.0, 0.0, 1e3, 1.0)])
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert 1e-4 < report.max_abs_difference / report.max_abs_output < 0.1
+    nothing = layers.Dense(3, "relu", bias_initializer=keras.initializers.Constant(-99))
+    inputs = keras.Input((4,))
+    report = ks.to_onnx(keras.Model(inputs, nothing(inputs)), tmp_path / "a.onnx")
+    assert (report.max_abs_difference, report.max_abs_output) == (0, 0)
 
 
 SCRIPT = """

@@ -1,13 +1,16 @@
 """Int8 files agree with the float network, and say what they cannot do."""
 
+import itertools
+
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from keras import layers
 from models import randomize
 
-from keras_spos import spaces, to_int8
+from keras_spos import int8, int8_arguments, spaces, to_int8, to_onnx
 from keras_spos.layers import QuantizedConv2D
 
 # What is written depends on weights alone, and JAX takes minutes to train the network.
@@ -87,6 +90,138 @@ def test_labels_of_any_shape_and_a_file_that_is_whole(trained, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space"):
         to_int8(trained, x[:9], path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_whose_accuracy_cannot_be_measured_is_not_left(
+    trained, tmp_path, monkeypatch
+):
+    def fails(path, images):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("keras_spos.int8._run_onnx", fails)
+    x, y = colours(9)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        to_int8(trained, x, tmp_path / "net.onnx", validation=(x, y))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["onnx", "tflite"])
+def test_where_nothing_can_be_written(ending, tmp_path, monkeypatch):
+    """It is noticed before any work."""
+    monkeypatch.setattr(f"keras_spos.int8._write_{ending}", None)
+    monkeypatch.setattr("keras_spos.export._write", None)
+    model, x = network(), colours(3)[0]
+    folder, temporary = (tmp_path / f"{name}.{ending}" for name in "ab")
+    folder.mkdir()
+    (tmp_path / f"b.{ending}.tmp").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.iterdir())
+    for path in (folder, temporary, tmp_path / "file" / f"c.{ending}"):
+        for write in (lambda p: to_int8(model, x, p), lambda p: to_onnx(model, p)):
+            with pytest.raises(OSError, match="can be written to. Received: "):
+                write(path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def images_of_labels():
+    """A model whose outputs are images: a class for each pixel, by its colour."""
+    inputs = keras.Input(SHAPE)
+    conv = layers.Conv2D(4, 1, name="classes")
+    model = keras.Model(inputs, conv(inputs))
+    kernel = np.zeros((1, 1, 3, 4))
+    kernel[0, 0, :, :3] = np.eye(3)
+    kernel[..., 3] = -1
+    conv.set_weights([kernel, np.zeros(4)])
+    return model
+
+
+@pytest.mark.parametrize("ending", ["onnx", "tflite", "tuned"])
+def test_a_label_for_each_pixel(ending, tmp_path):
+    if ending != "onnx":
+        pytest.importorskip("tf_keras")
+    if ending == "tuned":
+        pytest.importorskip("tensorflow_model_optimization")
+    model = images_of_labels()
+    x, y = colours(20)
+    y = np.broadcast_to(y[:, None, None], (20, *SHAPE[:2]))
+    path = tmp_path / ("net.onnx" if ending == "onnx" else "net.tflite")
+    training = (x, y) if ending == "tuned" else None
+    rate = {"learning_rate": 1e-4}
+    report = to_int8(model, x, path, training, validation=(x, y[..., None]), **rate)
+    assert report.accuracy_before == 1.0
+    assert report.accuracy_after > 0.95
+    with pytest.raises(ValueError, match=r"each of shape \(8, 8\). Received: shapes"):
+        to_int8(model, x, path, validation=(x, y[:, 0, 0]))
+
+
+@pytest.mark.parametrize("ending", ["onnx", "tflite"])
+def test_several_outputs(ending, tmp_path):
+    if ending == "tflite":
+        tf = pytest.importorskip("tensorflow")
+        pytest.importorskip("tf_keras")
+    inputs = keras.Input(SHAPE)
+    x = layers.GlobalAveragePooling2D()(inputs)
+    outputs = [layers.Dense(n, name=name)(x) for n, name in ((5, "b"), (3, "a"))]
+    model = randomize(keras.Model(inputs, outputs))
+    x, y = colours(20)
+    path = str(tmp_path / f"net.{ending}")
+    for more in ({"validation": (x, y)}, {"training": (x, y)}):
+        with pytest.raises(ValueError, match="of 2 outputs|writes TensorFlow Lite"):
+            to_int8(model, x, path, **more)
+    assert not list(tmp_path.iterdir())
+    to_int8(model, x, path)
+    if ending == "onnx":
+        session = onnxruntime.InferenceSession(path)
+        found = session.run(None, {session.get_inputs()[0].name: x[:1]})
+    else:
+        with int8._quiet():
+            interpreter = tf.lite.Interpreter(model_path=path)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[:1])
+        interpreter.invoke()
+        details = interpreter.get_output_details()
+        found = [interpreter.get_tensor(d["index"]) for d in details]
+    for a, b in zip(model(x[:1]), found, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def test_images_that_come_in_batches(tmp_path):
+    """Of a generator or tf.data, alone or with labels: as they do in an array."""
+    import tensorflow as tf
+
+    model, (x, y) = images_of_labels(), colours(12)
+
+    def file(images):
+        to_int8(model, images, tmp_path / "net.onnx")
+        return (tmp_path / "net.onnx").read_bytes()
+
+    expected = file(x)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y))
+    for images in (
+        tf.constant(x),
+        list(x),
+        dataset,
+        dataset.batch(5),
+        dataset.map(lambda image, label: image).batch(5),
+        (x[i : i + 5] for i in range(0, 12, 5)),
+    ):
+        assert file(images) == expected
+    endless = itertools.repeat(x[:1])
+    assert len(int8_arguments.calibration_images(endless, model)) == 1000
+    for wrong, received in (
+        (5, "int"),
+        ("abc", "str"),
+        ((x, y), "tuple"),
+        ({"image": x}, "str"),
+        (dataset.batch(5).batch(2), r"\(2, 5, 8, 8, 3\)"),
+        (iter(()), "n=0"),
+        (x[:0], "n=0"),
+        (None, "NoneType"),
+    ):
+        with pytest.raises(ValueError, match=f"have shape .*Received: {received}"):
+            to_int8(model, wrong, tmp_path / "other.onnx")
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("tuned", [False, True])
@@ -118,6 +253,16 @@ def test_what_is_refused(tmp_path):
     quantized = keras.Model(inputs, QuantizedConv2D(2, 3, 2, 2, name="q")(inputs))
     with pytest.raises(ValueError, match="'q' is quantized already"):
         to_int8(quantized, x, path)
+    for pair in (x, (x,), (x, [0, 1, 4]), (x, [-1, 0, 0]), iter([])):
+        with pytest.raises(ValueError, match="two arrays for val|to be 0 to 3. Rec"):
+            to_int8(model, x, path, validation=pair)
+    two = keras.Model(
+        [inputs, other := keras.Input(SHAPE)], layers.Add()([inputs, other])
+    )
+    with pytest.raises(ValueError, match="model of one input. Received: .* of .'"):
+        to_int8(two, x, path)
+    with pytest.raises(ValueError, match="has been called on a batch"):
+        to_int8(keras.Sequential([layers.Dense(2)]), x, path)
     net = spaces.shufflenet_v2(SHAPE, 4, stage_channels=(32,), stage_blocks=(1,))
     with pytest.raises(ValueError, match="Extract a subnet first"):
         to_int8(net, x, path)

@@ -1,9 +1,12 @@
 """SPOS's recipes search, train and report."""
 
+import argparse
+
 import keras
+import pytest
 
 from keras_spos.spaces.shufflenet_v2 import OPTIONS
-from recipes import spos_table4
+from recipes import spos_table4, spos_table6
 
 
 def test_table_4(smoke):
@@ -28,3 +31,17 @@ def test_table_4(smoke):
     assert all(f"| {name} |" in table for name in rows)
     for picture in ("search.png", "widths.png"):
         assert (folder / picture).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_table_6_says_which_network_it_trained(depth):
+    """Small presets have one of their own, whatever the depth."""
+    for preset, network in (
+        ("paper", f"ResNet-{depth} on imagenet"),
+        ("small", "a ResNet of (1, 2, 1) blocks of (16, 32, 64) channels on cifar10"),
+        ("smoke", "a ResNet of (1, 1) blocks of (4, 8) channels on digits"),
+    ):
+        args = argparse.Namespace(preset=preset, depth=depth)
+        note = spos_table6._note(args, spos_table6._settings(args))
+        assert note.startswith(f"Measured with {network}, the {preset!r} preset")
+        assert note.endswith(f"figures are ImageNet's, of ResNet-{depth}.")

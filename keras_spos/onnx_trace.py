@@ -1,0 +1,69 @@
+"""Writes a model of any layers as ONNX: tf2onnx traces its TensorFlow computation.
+
+Example:
+    >>> trace(model, "a.onnx", batch_size=1, opset=17)             # doctest: +SKIP
+"""
+
+import warnings
+
+import keras
+import onnx
+
+from keras_spos.graph import functional
+
+
+def trace(model, path, batch_size, opset):
+    """Writes any model as an ONNX file; raises whatever tf2onnx does if it cannot."""
+    inputs = functional(model)._inputs_struct
+    signature = keras.tree.map_structure(
+        lambda t: keras.InputSpec(
+            shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
+        ),
+        inputs,
+    )
+    names = functional(model).output_names
+    # Layers that augment images are traced as in training otherwise.
+    model = keras.Model(inputs, model(inputs, training=False))
+    with warnings.catch_warnings():
+        # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.export(
+            path,
+            format="onnx",
+            verbose=False,
+            input_signature=[signature],
+            opset_version=opset,
+        )
+    # tf2onnx copies operations that it does not know, and reports success.
+    onnx.checker.check_model(path)
+    proto = onnx.load(path)
+    _name_outputs(proto.graph, names)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _name_outputs(graph, names):
+    """Gives the outputs of a traced graph, "Identity:0" and so on, Keras' names."""
+    taken = {value.name for value in [*graph.input, *graph.initializer]}
+    taken.update(name for node in graph.node for name in node.output)
+    taken.difference_update(value.name for value in graph.output)
+    new = {}
+    for value, name in zip(graph.output, names, strict=True):
+        unique, number = name, 1
+        while unique in taken:  # As the input that it is, or an output twice.
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique)
+        new[value.name] = unique
+
+    def rename(graph):
+        for value in graph.output:
+            value.name = new.get(value.name, value.name)
+        for node in graph.node:
+            for ends in (node.input, node.output):
+                ends[:] = [new.get(end, end) for end in ends]
+            for attribute in node.attribute:  # What loops repeat, for example.
+                for inner in (attribute.g, *attribute.graphs):
+                    rename(inner)
+
+    rename(graph)
