@@ -200,6 +200,56 @@ def test_a_layout_of_blocks_without_a_file(blocks, tmp_path, part):
         read_manifest(folder)
 
 
+@pytest.mark.parametrize("part", ["files", "networks"])
+def test_another_file_under_a_name_is_seen_before_it_is_measured(
+    blocks, tmp_path, part
+):
+    folder = shutil.copytree(blocks[0], tmp_path / "blocks")
+    first, second = [*getattr(read_manifest(folder), part).values()][:2]
+    shutil.copy(folder / first["file"], folder / second["file"])
+    with pytest.raises(ValueError, match=f"1 others .*{second['file']}"):
+        read_manifest(folder)
+    # What an earlier version exported has no hashes.
+    data = json.loads((folder / "manifest.json").read_text())
+    for entry in [*data["files"].values(), *data["networks"].values()]:
+        del entry["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(folder).digest == read_manifest(blocks[0]).digest
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("layout", "base"),
+        ("layout", "blocks"),
+        ("layout", "blocks", 0, "options"),
+        ("files", "fixed_0", "file"),
+        ("networks", "0", "path"),
+    ],
+)
+def test_what_a_manifest_lacks_is_named(blocks, tmp_path, keys):
+    folder = shutil.copytree(blocks[0], tmp_path / "blocks")
+    data = part = json.loads((folder / "manifest.json").read_text())
+    *above, last = keys
+    for key in above:
+        found = [k for k in part if str(k).startswith(str(key))] if key != 0 else [0]
+        part = part[found[0]]
+    del part[last]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"manifest.json .*lacks \['{last}'\]"):
+        read_manifest(folder)
+
+
+def test_a_table_without_its_layout(blocks, tmp_path):
+    measured(blocks[0], Stopwatch(), tmp_path)
+    path = tmp_path / "table.json"
+    data = json.loads(path.read_text())
+    del data["metadata"]["layout"]["base"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"table.json .*its layout lacks \['base'\]"):
+        read_table(path)
+
+
 def test_the_floor_does_not_see_who_else_was_there(tmp_path):
     class Shared(Stopwatch):
         def open(self, path):
