@@ -135,6 +135,7 @@ def export_blocks(
             "source": source,
             **settings,
             "space": json.loads(net.space.to_json()),
+            "network": net.space.network,
             # A block without a file computes nothing.
             "files": {k: f for k, f in files.items() if f},
             "layout": {"base": base, "blocks": blocks},

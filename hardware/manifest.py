@@ -51,7 +51,8 @@ class Manifest:
     @property
     def digest(self):
         """Identifies the blocks: equal for equal manifests, networks aside."""
-        data = {k: v for k, v in self.data.items() if k != "networks"}
+        aside = ("networks", "network")
+        data = {k: v for k, v in self.data.items() if k not in aside}
         # Weights are drawn anew in each export: blocks are equal, the files are not.
         data["files"] = {key: without_hash(f) for key, f in self.files.items()}
         return hashlib.sha1(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]

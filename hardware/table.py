@@ -141,8 +141,11 @@ def make_table(manifest, results, description, settings, clocks=None):
         }
         for key, result in results.items()
     }
+    # Folders of earlier versions do not say of which network they are.
+    network = manifest.data.get("network")
     metadata = {
         **description,
+        **({"network": network} if network else {}),
         "batch": manifest.batch,
         "date": datetime.date.today().isoformat(),
         "clocks": clocks,

@@ -23,6 +23,7 @@ from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.own_code import can_rebuild
 from keras_spos.path_trainer import PathTrainer
 from keras_spos.samplers import UniformSampler
+from keras_spos.signatures import network_signature
 from keras_spos.space import SearchSpace
 
 
@@ -73,7 +74,10 @@ class Supernet(PathTrainer):
             )
         _warn_of_what_extract_cannot_rebuild(self)
         _warn_of_metrics_in_layers(self)
-        self.space = _read_space(self.searchable_layers)
+        self.space = SearchSpace(
+            _read_decisions(self.searchable_layers),
+            network_signature(self, SearchableLayer),
+        )
         self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
         self.recompute = recompute
@@ -251,7 +255,7 @@ def _warn_of_metrics_in_layers(net):
         )
 
 
-def _read_space(layers):
+def _read_decisions(layers):
     decisions = {}
     for layer in layers:
         for decision in layer.decisions:
@@ -261,4 +265,4 @@ def _read_space(layers):
                     f"Layers that share decision {decision.name!r} must offer the same "
                     f"options. Received: {known.options} and {decision.options}."
                 )
-    return SearchSpace(decisions.values())
+    return decisions.values()

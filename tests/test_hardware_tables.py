@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import onnxruntime
 import pytest
+from models import small_net
 from stopwatch import COSTS, QUICK, Stopwatch, Ticks, measured
 
 from hardware.compare import compare
@@ -78,6 +79,38 @@ def test_a_table_adds_up_and_limits_a_search(blocks, tmp_path):
     assert front.front
     path = CostRangeSampler(table, [(15, 17)]).draw(net.space, np.random.default_rng(0))
     assert 15 <= table(path)[0] <= 17
+
+
+def test_a_table_of_another_network_is_refused(blocks, tmp_path):
+    """Its decisions and options have the same names."""
+    folder, net = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    table = CostTable.load(tmp_path / "table.json")
+    # Built anew it is the same, whatever it is trained with.
+    rebuilt = small_net(l2=1e-4, seed=1)
+    other = small_net(kernel_size=7)
+    assert rebuilt.space == other.space == net.space
+
+    def uses(space):
+        def score(paths):
+            return np.zeros(len(paths))
+
+        few = {"population": 4, "generations": 1, "topk": 2, "verbose": False}
+        yield lambda: search.evolve(space, score, [table <= 15], **few)
+        yield lambda: search.evolve(space, score, costs=[table], **few)
+        yield lambda: search.nsga2(space, score, [table], **few)
+        sampler = CostRangeSampler(table, [(15, 17)])
+        yield lambda: sampler.draw(space, np.random.default_rng(0))
+
+    for use in uses(rebuilt.space):
+        use()
+    for use in uses(other.space):
+        with pytest.raises(ValueError, match=r"another network.*2 of 3.*'block_0'"):
+            use()
+    # As in tables of earlier versions, which do not say.
+    del table.metadata["network"]
+    for use in uses(other.space):
+        use()
 
 
 def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
@@ -274,4 +307,7 @@ def test_comparing_tables(blocks, tmp_path):
     assert compare(first, first)["within_spread"] == 5
     second.metadata["batch"] = 1
     with pytest.raises(ValueError, match="tables of one batch. Received: 2 and 1"):
+        compare(first, second)
+    second.metadata["network"] = {"block_0": "another"}
+    with pytest.raises(ValueError, match="of different networks"):
         compare(first, second)
