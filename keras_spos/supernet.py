@@ -189,6 +189,7 @@ class Supernet(PathTrainer):
                 "To save a supernet takes a sampler with `get_config` and "
                 f"`from_config`. Received: {self.sampler!r}"
             )
+        _check_none_is_shared(self)
         return {
             **super().get_config(),
             "sampler": keras.saving.serialize_keras_object(self.sampler),
@@ -228,6 +229,27 @@ def _check_none_is_hidden(net):
                 f"Searchable layer {layer.name!r} is inside another layer or model, "
                 "where no path reaches it. Use it in the supernet's own graph."
             )
+
+
+def _check_none_is_shared(net):
+    """Refuses to describe layers that Keras would make again as several."""
+    options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
+    for parts in (net.operations, *options):
+        parts = [p for p in parts if isinstance(p, keras.layers.Layer)]
+        first = {}
+        for part in parts:
+            for layer in part._flatten_layers():
+                if not layer.weights:
+                    continue
+                # What comes first by itself, and not inside something, is found again.
+                home = first.setdefault(id(layer), None if layer is part else part)
+                if home is not None and home is not part:
+                    raise ValueError(
+                        "A file of a supernet has each layer in one place. Received: "
+                        f"{layer.name!r}, in {home.name!r} and in {part.name!r}. Give "
+                        "each a layer of its own; or save the weights alone "
+                        "(`save_weights`), and load them into a net that is built anew."
+                    )
 
 
 def _warn_of_what_extract_cannot_rebuild(net):

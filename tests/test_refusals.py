@@ -112,6 +112,46 @@ def test_a_subclass_that_makes_its_own_graph_is_loaded(tmp_path):
     )
 
 
+def net_that_shares(inside):
+    """Options of two blocks share a layer, by itself or inside a list of layers."""
+    shared = layers.Dense(4, name="shared")
+    x = inputs = keras.Input((4,))
+    for i in range(2):
+        option = [shared, layers.ReLU()] if inside else shared
+        x = ks.ChoiceBlock(
+            [option, layers.Dense(4, name=f"own_{i}")], "ab", name=f"block_{i}"
+        )(x)
+    return ks.Supernet(inputs, x)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_layers_that_a_file_would_make_twice_are_not_saved(tmp_path, inside):
+    net = net_that_shares(inside)
+    with pytest.raises(ValueError, match="'shared', in 'block_0' and in 'block_1'"):
+        net.save(tmp_path / "net.keras")
+    # What the error says to do instead.
+    net.save_weights(tmp_path / "net.weights.h5")
+    loaded = net_that_shares(inside)
+    loaded.load_weights(tmp_path / "net.weights.h5")
+    x = np.ones((2, 4), "float32")
+    for path in ((0, 1), (1, 0)):
+        net.set_path(path)
+        loaded.set_path(path)
+        np.testing.assert_array_equal(
+            loaded.predict(x, verbose=0), net.predict(x, verbose=0)
+        )
+
+
+def test_a_layer_that_also_stands_by_itself_is_saved(tmp_path):
+    shared = layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    block = ks.ChoiceBlock([shared, shared, layers.ReLU()], "abc", name="block")
+    net = ks.Supernet(inputs, block(shared(inputs)))
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert [w.path for w in loaded.weights] == [w.path for w in net.weights]
+
+
 def test_metrics_of_layers_are_warned_of():
     class Counts(layers.Layer):
         def __init__(self, **kwargs):
