@@ -37,6 +37,10 @@ class Supernet(PathTrainer):
     weights (`use_ema`) move, and with `ema_overwrite_frequency` replace weights, on the
     path of a step alone; the averages of all replace all at the end of `fit`.
 
+    `keras.models.clone_model` copies the graph alone: Keras makes the copy from inputs,
+    outputs and name, with the defaults of all else. Use
+    ``Supernet.from_config(net.get_config())``, which keeps the rest.
+
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
         outputs: Symbolic outputs.

@@ -165,6 +165,28 @@ def test_metrics_of_layers_are_warned_of():
         net_on(Counts(name="counts"))
 
 
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="there Keras hides what it trains"
+)
+# Keras warns of the options without gradients, where it sees them.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_plain_model_of_choices_is_warned_of(eager):
+    net = small_net()
+    x, y = data(6)
+    model = keras.Model(net.input, net.output)
+    model.compile("sgd", cross_entropy(), run_eagerly=eager)
+    with pytest.warns(UserWarning, match="trains one path .* the current one"):
+        model.fit(x, y, verbose=0)
+    # What does not train, or as it is told, is not.
+    model.predict(x, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    net(x, training=True)
+    net.get_layer("block_0")(np.ones((2, 6, 6, 4), "float32"), training=True)
+    net.compile("sgd", cross_entropy())
+    net.fit(x, y, verbose=0)
+
+
 def test_scores_of_one_path_and_a_block_inside_a_model():
     with pytest.raises(ValueError, match="n, decisions"):
         ks.score_all(lambda p: np.zeros(len(p)), (0, 1))
