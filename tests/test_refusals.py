@@ -225,3 +225,31 @@ def test_arguments_of_searches():
         search.nsga2(space, score, minimize=[score])
     with pytest.raises(ValueError, match="crossover=20, mutation=0, population=10"):
         search.evolve(space, score, crossover=20, population=10)
+
+
+def test_a_table_of_ones_own_gives_finite_costs():
+    class Unmeasured:
+        """What a search takes for a table, and is none."""
+
+        name, unit, space = "energy", "J", small_net().space
+
+        def __call__(self, paths):
+            return np.full(len(paths), np.nan)
+
+        def reachable_range(self):
+            return 0.0, 1.0
+
+        def to_dict(self):
+            return {"name": self.name}
+
+    def score(paths):
+        return np.zeros(len(paths))
+
+    few = {"population": 4, "generations": 1, "topk": 2, "verbose": False}
+    table = Unmeasured()
+    for run in (
+        lambda: search.nsga2(table.space, score, [table], **few),
+        lambda: search.evolve(table.space, score, costs=[table], **few),
+    ):
+        with pytest.raises(ValueError, match="energy returns finite numbers"):
+            run()
