@@ -37,6 +37,10 @@ class Supernet(PathTrainer):
     weights (`use_ema`) move, and with `ema_overwrite_frequency` replace weights, on the
     path of a step alone; the averages of all replace all at the end of `fit`.
 
+    Gradients of embeddings are dense, as in Keras on JAX: Adam and its like square the
+    sum of the gradients of a row that a batch names twice, where Keras on TensorFlow
+    sums their squares. On both they move rows that a batch does not name.
+
     `keras.models.clone_model` copies the graph alone: Keras makes the copy from inputs,
     outputs and name, with the defaults of all else. Use
     ``Supernet.from_config(net.get_config())``, which keeps the rest.
