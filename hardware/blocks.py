@@ -28,7 +28,7 @@ from keras_spos.extraction import extract
 from keras_spos.graph import functional, nodes
 
 from .half import to_half
-from .manifest import FORMAT, Manifest, write_json
+from .manifest import FORMAT, Manifest, sha256, write_json
 from .progress import progress
 
 PRECISIONS = ("fp32", "fp16")
@@ -135,6 +135,7 @@ def export_blocks(
             "source": source,
             **settings,
             "space": json.loads(net.space.to_json()),
+            "network": net.space.network,
             # A block without a file computes nothing.
             "files": {k: f for k, f in files.items() if f},
             "layout": {"base": base, "blocks": blocks},
@@ -164,6 +165,7 @@ def export_networks(net, manifest, count, seed=0, verbose=True):
             name = str(len(manifest.networks))
             entry = {"file": f"networks/{name}.onnx", "path": list(path)}
             _write(net.extract(path, fresh=True), manifest.path(entry), manifest.data)
+            entry["sha256"] = sha256(manifest.path(entry))
             manifest.networks[name] = entry
             show.update()
     write_json(os.path.join(manifest.folder, "manifest.json"), manifest.data)
@@ -239,6 +241,7 @@ def _entry(piece, choices, folder, key, label, inputs, settings):
     ]
     return {
         "file": name,
+        "sha256": sha256(path),
         "label": label,
         "inputs": inputs,
         "outputs": outputs,

@@ -32,6 +32,9 @@ def compare(first, second, paths=1000, seed=0):
     """
     if first.data["space"] != second.data["space"]:
         raise ValueError("The tables are of different search spaces.")
+    networks = [table.metadata.get("network") for table in (first, second)]
+    if all(networks) and networks[0] != networks[1]:
+        raise ValueError("The tables are of different networks.")
     for name in _SAME:
         a, b = first.metadata[name], second.metadata[name]
         if a != b:

@@ -31,7 +31,8 @@ class Manifest:
         data: The content of its manifest.json.
 
     Attributes:
-        files: A dict from key to a dict with "file", "label", "inputs", "flops", ...
+        files: A dict from key to a dict with "file", "sha256", "label", "inputs",
+            "flops", ...
         networks: Likewise for whole networks, with their "path".
         layout: Which keys a path adds up: "base", a list of keys, and "blocks", each
             with "name", "decisions" and "options" (a key or None for each joint
@@ -50,7 +51,10 @@ class Manifest:
     @property
     def digest(self):
         """Identifies the blocks: equal for equal manifests, networks aside."""
-        data = {k: v for k, v in self.data.items() if k != "networks"}
+        aside = ("networks", "network")
+        data = {k: v for k, v in self.data.items() if k not in aside}
+        # Weights are drawn anew in each export: blocks are equal, the files are not.
+        data["files"] = {key: without_hash(f) for key, f in self.files.items()}
         return hashlib.sha1(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
     def path(self, entry):
@@ -66,7 +70,8 @@ def read_manifest(folder):
     """Reads and checks a folder of blocks.
 
     Raises:
-        ValueError: The folder has no manifest, a damaged one, or lacks files.
+        ValueError: The folder has no manifest, a damaged one, lacks files, or has
+            others than were exported.
     """
     path = os.path.join(folder, "manifest.json")
     if not os.path.exists(path):
@@ -75,14 +80,20 @@ def read_manifest(folder):
             f"--space SPACE --out {folder}"
         )
     data = read_json(path)
-    missing = [k for k in _KEYS if not isinstance(data, dict) or k not in data]
-    if missing:
-        raise ValueError(f"{path} is not a complete manifest: it lacks {missing}.")
+    check_keys(path, "manifest", data, _KEYS)
     if data["format"] != FORMAT:
         raise ValueError(
             f"Expected a manifest of format {FORMAT}. Received: {data['format']} in "
             f"{path}."
         )
+    check_keys(path, "manifest", data["layout"], ("base", "blocks"), "its layout")
+    for block in data["layout"]["blocks"]:
+        keys = ("name", "decisions", "options")
+        check_keys(path, "manifest", block, keys, "a block of its layout")
+    for part, keys in (("files", ("file",)), ("networks", ("file", "path"))):
+        check_keys(path, "manifest", data[part], (), f"its {part}")
+        for name, entry in data[part].items():
+            check_keys(path, "manifest", entry, keys, f"{name!r} of its {part}")
     manifest = Manifest(folder, data)
     entries = [*manifest.files.values(), *manifest.networks.values()]
     lost = [e["file"] for e in entries if not os.path.exists(manifest.path(e))]
@@ -90,6 +101,18 @@ def read_manifest(folder):
         raise ValueError(
             f"{folder} lacks {len(lost)} of the files that its manifest names: "
             f"{lost[:5]}. Copy the whole folder."
+        )
+    # Folders of earlier versions have no hashes.
+    changed = [
+        e["file"]
+        for e in entries
+        if "sha256" in e and e["sha256"] != sha256(manifest.path(e))
+    ]
+    if changed:
+        raise ValueError(
+            f"Expected the files that were exported to {folder}. Received: "
+            f"{len(changed)} others under their names, {changed[:5]}. Copy the whole "
+            "folder, or export the blocks again."
         )
     layout = [
         manifest.layout["base"],
@@ -102,6 +125,29 @@ def read_manifest(folder):
             f"none for {unknown[:5]}. Export the blocks again."
         )
     return manifest
+
+
+def check_keys(path, kind, data, keys, where="it"):
+    """Raises ValueError unless `data`, a part of a JSON file, is a dict with `keys`."""
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{path} is not a complete {kind}: {where} is no dict. "
+            f"Received: {json.dumps(data)[:80]}"
+        )
+    missing = [key for key in keys if key not in data]
+    if missing:
+        raise ValueError(f"{path} is not a complete {kind}: {where} lacks {missing}.")
+
+
+def sha256(path):
+    """The hash of a file, by which another one under its name is seen."""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def without_hash(entry):
+    """An entry without the file's hash."""
+    return {key: value for key, value in entry.items() if key != "sha256"}
 
 
 def _leaves(nested):

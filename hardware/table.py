@@ -18,7 +18,7 @@ import json
 
 import numpy as np
 
-from .manifest import read_json, write_json
+from .manifest import check_keys, read_json, write_json
 
 UNIT = "ms"
 NO_CORRECTION = {"kind": "none", "factor": 1.0, "per_block_ms": 0.0, "offset_ms": 0.0}
@@ -133,12 +133,19 @@ def make_table(manifest, results, description, settings, clocks=None):
         A `LatencyTable`. Options whose block failed have no cost (null), which
         `CostTable.load` refuses and names.
     """
+    of_folder = ("file", "sha256")
     entries = {
-        key: {**{k: v for k, v in manifest.files[key].items() if k != "file"}, **result}
+        key: {
+            **{k: v for k, v in manifest.files[key].items() if k not in of_folder},
+            **result,
+        }
         for key, result in results.items()
     }
+    # Folders of earlier versions do not say of which network they are.
+    network = manifest.data.get("network")
     metadata = {
         **description,
+        **({"network": network} if network else {}),
         "batch": manifest.batch,
         "date": datetime.date.today().isoformat(),
         "clocks": clocks,
@@ -203,22 +210,22 @@ def read_table(path, **expected):
             precision or whatever is expected.
     """
     data = read_json(path)
-    parts = ("base", "blocks", "space", "unit", "metadata")
-    missing = [k for k in parts if not isinstance(data, dict) or k not in data]
-    missing = missing or [
-        k for k in ("entries", "layout", "correction") if k not in data["metadata"]
-    ]
-    if missing:
-        raise ValueError(f"{path} is not a complete latency table: it lacks {missing}.")
+    kind = "latency table"
+    check_keys(path, kind, data, ("base", "blocks", "space", "unit", "metadata"))
+    metadata = data["metadata"]
+    check_keys(
+        path, kind, metadata, ("entries", "layout", "correction"), "its metadata"
+    )
+    check_keys(path, kind, metadata["layout"], ("base", "blocks"), "its layout")
     if data["unit"] != UNIT:
         raise ValueError(
             f"Expected latencies in {UNIT}. Received: {data['unit']!r} in {path}."
         )
     for name, value in expected.items():
-        if value is not None and data["metadata"].get(name) != value:
+        if value is not None and metadata.get(name) != value:
             raise ValueError(
                 f"Expected a table of {name}={value!r}. Received: "
-                f"{name}={data['metadata'].get(name)!r} in {path}."
+                f"{name}={metadata.get(name)!r} in {path}."
             )
     return LatencyTable(data)
 

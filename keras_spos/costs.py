@@ -189,11 +189,27 @@ class CostTable:
 
 
 def check_space(table, space):
-    """Raises ValueError if the space of a table, or of an objective, is another one."""
+    """Raises ValueError if a table, or an objective, is of another space or network.
+
+    The network is known of what `hardware` measured: two may name options alike.
+    """
     if table.space != space:
         raise ValueError(
             f"Table {table.name!r} belongs to another search space. "
             f"Expected: {space}. Received: {table.space}."
+        )
+    measured = getattr(table, "metadata", {}).get("network")
+    if measured and space.network and measured != space.network:
+        names = [
+            name or "what is not searched"
+            for name in space.network
+            if measured.get(name) != space.network[name]
+        ]
+        raise ValueError(
+            f"Table {table.name!r} was measured on another network, whose options have "
+            f"the same names. Different are {len(names)} of {len(space.network)} "
+            f"parts: {names[:3]}. Measure this one; or, if the other is meant (such as "
+            'that of another image size), del table.metadata["network"].'
         )
 
 

@@ -17,6 +17,7 @@ from keras_spos.recalibration import (
     State,
     batches_of,
     combine,
+    concatenated,
     images_of,
     norms_of,
     shuffled,
@@ -43,14 +44,17 @@ class Evaluator:
     also train.
 
     Args:
-        net: A `Supernet` of one input and one output.
+        net: A `Supernet` of one input.
         calibration: Training images: an array ``[n, ...]``, a dataset of batches, or a
             list of batches. The paper takes 20,000.
-        validation: A pair (images, labels) of arrays, or a dataset of such batches.
+        validation: A pair (images, labels) of arrays, or a dataset of such batches. For
+            a net of several outputs, labels are a list, tuple or dict of arrays.
         metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
             "loss" the score is its negative. What "accuracy" means follows from labels
             and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives
-            several scores from one pass, ``[n, metrics]``.
+            several scores from one pass, ``[n, metrics]``. For a net of several
+            outputs it is a function from (labels, outputs), in their own structures and
+            of all images, to a number.
         batch_size: Images per batch of the validation set; None is one batch.
         calibration_batch_size: Images per batch of the calibration set. By default as
             many as there are, up to `memory`.
@@ -76,10 +80,11 @@ class Evaluator:
         preprocess=None,
         verbose=False,
     ):
-        if len(net.inputs) != 1 or len(net.outputs) != 1:
+        if len(net.inputs) != 1:
             raise ValueError(
-                "Expected a supernet of one input and one output. Received: "
-                f"{len(net.inputs)} inputs, {len(net.outputs)} outputs."
+                "Expected a supernet of one input. Received: "
+                f"{len(net.inputs)} inputs. (A search takes any function of paths as "
+                "its score, such as one of `set_path` and `evaluate`.)"
             )
         self.net = net
         images = None if calibration is None else images_of(calibration)
@@ -88,12 +93,14 @@ class Evaluator:
                 "Recalibration needs training images. Received: an empty calibration "
                 "set. (To score without it, pass recalibrate=False.)"
             )
-        x, y = _images_and_labels(validation)
-        if len(x) != len(y):
-            raise ValueError(
-                "Expected a label for each validation image. Received: "
-                f"{len(x)} images, {len(y)} labels."
-            )
+        several = len(net.outputs) > 1
+        x, y = _images_and_labels(validation, several)
+        for part in keras.tree.flatten(y):
+            if len(x) != len(part):
+                raise ValueError(
+                    "Expected a label for each validation image. Received: "
+                    f"{len(x)} images, {len(part)} labels."
+                )
         if not len(x):
             raise ValueError("Scoring needs validation images. Received: none.")
         expected = tuple(net.inputs[0].shape[1:])
@@ -106,7 +113,8 @@ class Evaluator:
         self.labels = y
         self.metric = metric
         for one in self._metrics():
-            if one != "loss":  # The supernet may be compiled later, see `__call__`.
+            # The supernet may be compiled later, see `__call__`.
+            if one != "loss" or several:
                 check_metric(one, net, y)
         self.recalibrate = recalibrate
         self.verbose = verbose
@@ -159,7 +167,7 @@ class Evaluator:
         # That preprocessing is the same shows on an image.
         prepared = [ops.convert_to_numpy(self.preprocess(b[:1])) for b in batches[:1]]
         checksum = 0
-        for array in [*batches, self.labels, *prepared]:
+        for array in [*batches, *keras.tree.flatten(self.labels), *prepared]:
             checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
         return (
             f"weights {_fingerprint(self.net):08x}, images "
@@ -196,7 +204,7 @@ class Evaluator:
         return self.metric if isinstance(self.metric, tuple) else (self.metric,)
 
     def _score(self, path, predictions):
-        if np.any(np.isnan(predictions)):
+        if any(np.any(np.isnan(part)) for part in keras.tree.flatten(predictions)):
             raise ValueError(
                 f"Expected outputs that are numbers. Received: NaN on path {path}. The "
                 "supernet's weights or the images are not finite."
@@ -258,7 +266,7 @@ class Evaluator:
             state = State([], [self._tensors(engine, images)], statistics)
             _run_through(engine, state, units)
             predictions.append(state.predictions(engine))
-        return path, statistics, np.concatenate(predictions)
+        return path, statistics, concatenated(predictions)
 
 
 def _run_through(engine, state, units):
@@ -292,10 +300,17 @@ def _compatible(shape, expected):
     )
 
 
-def _images_and_labels(data):
+def _images_and_labels(data, several):
+    """All images and labels; labels of several outputs keep their structure."""
+
+    def arrays(labels):
+        if several:
+            return keras.tree.map_structure(np.asarray, labels)
+        return np.asarray(labels)
+
     if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
-        return np.asarray(data[0]), np.asarray(data[1])
-    pairs = []
+        return np.asarray(data[0]), arrays(data[1])
+    images, labels = [], []
     for batch in batches_of(data):
         paired = isinstance(batch, (tuple, list)) and len(batch) > 1
         if not paired or not hasattr(batch[0], "shape"):
@@ -303,10 +318,11 @@ def _images_and_labels(data):
                 "Expected validation data as (images, labels), two arrays, or as a "
                 f"dataset of such batches. Received: a batch of {type(batch).__name__}."
             )
-        pairs.append((np.asarray(batch[0]), np.asarray(batch[1])))
-    if not pairs:
+        images.append(np.asarray(batch[0]))
+        labels.append(arrays(batch[1]))
+    if not images:
         return np.zeros((0,)), np.zeros((0,))
-    return tuple(np.concatenate(part) for part in zip(*pairs, strict=True))
+    return np.concatenate(images), concatenated(labels)
 
 
 def _frozen_norms(net):

@@ -132,9 +132,17 @@ class PathTrainer(Functional):
         super().quantize(*args, **kwargs)
         self._engine = None
 
-    @functools.wraps(Functional.fit)
+    # The signature of Keras' own, not its docstring.
+    @functools.wraps(Functional.fit, assigned=())
     def fit(self, *args, **kwargs):
-        """Keras' `fit`, one path a step."""
+        """Keras' `fit`, one path a step.
+
+        `validation_data` is evaluated on the current path (`path`), whatever paths are
+        trained, and with moving averages of batch norms that mix those of many paths.
+        So "val_loss" and its like are no measure of a supernet, nor for callbacks to
+        monitor: `keras_spos.callbacks.SampledAccuracy` logs the scores of random paths
+        (such as "sampled_accuracy_mean") by an `Evaluator`, which recalibrates them.
+        """
         history = super().fit(*args, **kwargs)
         self._check_last_loss()
         return history

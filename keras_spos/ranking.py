@@ -146,13 +146,18 @@ def bootstrap(statistic, *columns, resamples=200, confidence=0.95, seed=0):
     Args:
         statistic: A function of arrays ``[n]`` to a number.
         *columns: The arrays, one for each argument.
-        resamples: How often to draw.
-        confidence: Share of the resamples within the interval.
+        resamples: How often to draw, at least once.
+        confidence: Share of the resamples within the interval, above 0 and below 1.
         seed: Seed of the draws.
 
     Returns:
         An `Estimate`.
     """
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "Expected resamples >= 1 and 0 < confidence < 1. Received: "
+            f"resamples={resamples}, confidence={confidence}"
+        )
     columns = [np.asarray(column) for column in columns]
     rng = np.random.default_rng(seed)
     n = len(columns[0])
@@ -179,7 +184,7 @@ def joined(scores, cost):
     """
     from scipy import stats  # Slow to import.
 
-    scores, cost = _columns(scores, cost)
+    scores, cost = _columns(scores, cost, ("scores", "costs"))
     return stats.rankdata(scores) + stats.rankdata(cost)
 
 
@@ -213,7 +218,8 @@ def report(
         f"top{k}_regret": (lambda s, t: topk_regret(s, t, k), scores, truth),
     }
     for name, cost in (costs or {}).items():
-        statistics[f"{name}_tau"] = (kendall_tau, *_columns(cost, truth))
+        cost, _ = _columns(cost, truth, (f"costs {name!r}", "truth"))
+        statistics[f"{name}_tau"] = (kendall_tau, cost, truth)
         statistics[f"tau_with_{name}"] = (kendall_tau, joined(scores, cost), truth)
         within = cost_bins(cost, bins)
         statistics[f"residual_tau_in_{name}"] = (tau_within, scores, truth, within)
@@ -246,17 +252,17 @@ def _tied_pairs(values):
     return float(_pairs(np.unique(values, return_counts=True)[1]).sum())
 
 
-def _columns(scores, truth):
+def _columns(scores, truth, names=("scores", "truth")):
     """Both as float arrays of one length; not a number is an error."""
     columns = [np.asarray(values, dtype=np.float64) for values in (scores, truth)]
     if columns[0].ndim != 1 or columns[0].shape != columns[1].shape:
         raise ValueError(
-            "Expected a score and a truth for each architecture. Received: shapes "
-            f"{columns[0].shape} and {columns[1].shape}."
+            f"Expected {names[0]} and {names[1]} of one length, a number for each "
+            f"architecture. Received: shapes {columns[0].shape} and {columns[1].shape}."
         )
     if not len(columns[0]):
         raise ValueError("Expected at least one architecture. Received: none.")
-    for name, values in zip(("scores", "truth"), columns, strict=True):
+    for name, values in zip(names, columns, strict=True):
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             raise ValueError(

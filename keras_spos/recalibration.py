@@ -110,8 +110,9 @@ class State:
 
     def predictions(self, engine):
         """The network's outputs for all validation images, at its end."""
-        outputs = [ops.convert_to_numpy(engine.pack(t)) for t in self.validation]
-        return np.concatenate(outputs) if outputs else None
+        packed = [engine.pack(t) for t in self.validation]
+        outputs = keras.tree.map_structure(ops.convert_to_numpy, packed)
+        return concatenated(outputs) if outputs else None
 
 
 def combine(measured):
@@ -159,6 +160,11 @@ def split(array, size):
     """Batches of an array; one if `size` is None."""
     size = size or len(array)
     return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def concatenated(parts):
+    """Arrays, or structures of arrays, one after the other."""
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def batches_of(data):

@@ -23,11 +23,20 @@ def check_metric(metric, net, labels):
     """Raises ValueError for what cannot be scored, before anything is computed.
 
     Args:
-        metric: "accuracy", "top5", "loss", or a Keras metric or its name.
-        net: A model of one output.
-        labels: The array of all labels.
+        metric: "accuracy", "top5", "loss", or a Keras metric or its name. Of several
+            outputs, a function of labels and outputs.
+        net: A model.
+        labels: The array of all labels, or several.
     """
-    if metric == "loss":
+    if len(net.outputs) > 1:
+        no_function = isinstance(metric, (str, type, keras.metrics.Metric))
+        if no_function or not callable(metric):
+            raise ValueError(
+                f"Of several outputs ({len(net.outputs)}), the metric is a function of "
+                "(labels, outputs) to a number, of which the highest is best. "
+                f"Received: metric={metric!r}"
+            )
+    elif metric == "loss":
         if not isinstance(net.loss, str) and not callable(net.loss):
             raise ValueError(
                 'metric="loss" is the loss of a compiled supernet. Received: '
@@ -66,6 +75,14 @@ def _is_error(metric):
 
 def score_of(metric, net, labels, predictions):
     """A metric's value; the loss with the opposite sign. Higher is better."""
+    if len(net.outputs) > 1:
+        value = np.asarray(metric(labels, predictions))
+        if value.shape != ():
+            raise ValueError(
+                "Expected a metric of several outputs to return a number. Received: an "
+                f"array of shape {value.shape}."
+            )
+        return float(value)
     if metric == "loss":
         loss = net.loss if callable(net.loss) else keras.losses.get(net.loss)
         # A loss that is a function gives a value for each example.

@@ -1,15 +1,27 @@
-"""Which layers compute the same, names and weights aside.
+"""Which layers compute the same, names and weights aside; and which networks.
 
 Example:
     >>> signature([layers.ReLU(name="a")]) == signature([layers.ReLU(name="b")])
     True
 """
 
+import hashlib
 import json
 
 import keras
 
+from keras_spos.graph import nodes
 from keras_spos.own_code import is_adaptable, is_stock, own_code, parts_of
+
+# What of a layer tells, beside the shapes of its weights, how long it takes.
+_GEOMETRY = (
+    "dilation_rate",
+    "groups",
+    "kernel_size",
+    "padding",
+    "pool_size",
+    "strides",
+)
 
 
 def signature(operations, extra=()):
@@ -30,6 +42,59 @@ def signature(operations, extra=()):
         return text, str(extra), tuple(id(x) for part in parts for x in own_code(part))
     except (TypeError, ValueError, NotImplementedError):
         return (object(),)
+
+
+def network_signature(net, searchable):
+    """What tells a network from others whose decisions are named alike.
+
+    The shapes that blocks take and give, and kinds, geometry and shapes of weights of
+    the layers in them: all that costs. Not their names and values, nor anything else
+    whose text another version of Keras may change: it is kept in files.
+
+    Args:
+        net: A Functional model.
+        searchable: The class of its searchable layers.
+
+    Returns:
+        A dict from the names of the decisions of a block to a text, and from "" for
+        what is not searched; None if the net leaves the size of its inputs open.
+    """
+    if any(None in tensor.shape[1:] for tensor in net.inputs):
+        return None
+    found = {}
+    for node in nodes(net):
+        layer = node.operation
+        if isinstance(layer, keras.layers.Layer):
+            chosen = isinstance(layer, searchable)
+            name = ", ".join(d.name for d in layer.decisions) if chosen else ""
+            shapes = [t.shape[1:] for t in [*node.input_tensors, *node.outputs]]
+            found.setdefault(name, []).append([_geometry(layer), shapes])
+    return {name: _digest(sorted(parts, key=str)) for name, parts in found.items()}
+
+
+def _geometry(layer):
+    """A layer's kind, geometry and shapes of weights, and those of layers in it."""
+    graph = isinstance(layer, keras.Model)
+    inner = [
+        _geometry(part)
+        for part in (layer.layers if graph else layer._layers)
+        if not isinstance(part, keras.layers.InputLayer)
+    ]
+    own = layer._trainable_variables + layer._non_trainable_variables
+    activation = getattr(layer, "activation", None)
+    return [
+        type(layer).__name__,
+        getattr(activation, "__name__", type(activation).__name__),
+        [getattr(layer, name, None) for name in _GEOMETRY],
+        [list(v.shape) for v in own],
+        # A model that was loaded may list its layers in another order.
+        sorted(inner, key=str) if graph else inner,
+    ]
+
+
+def _digest(value):
+    text = json.dumps(value, default=lambda other: type(other).__name__)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _without_names(config, names):

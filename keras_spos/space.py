@@ -49,10 +49,14 @@ class SearchSpace:
 
     Args:
         decisions: The `Decision`s, in the order in which a path lists them.
+        network: What tells the network from others with the same decisions, a dict
+            (`keras_spos.signatures`), or None. Spaces are equal without it, and it is
+            not written: `keras_spos.costs.check_space` compares it with a table's.
     """
 
-    def __init__(self, decisions):
+    def __init__(self, decisions, network=None):
         self.decisions = tuple(decisions)
+        self.network = network
         names = [d.name for d in self.decisions]
         if len(set(names)) != len(names):
             raise ValueError(f"Decision names must be distinct. Received: {names}")

@@ -23,6 +23,7 @@ from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.own_code import can_rebuild
 from keras_spos.path_trainer import PathTrainer
 from keras_spos.samplers import UniformSampler
+from keras_spos.signatures import network_signature
 from keras_spos.space import SearchSpace
 
 
@@ -35,6 +36,14 @@ class Supernet(PathTrainer):
     saving and loading are those of any Keras model. An optimizer's moving averages of
     weights (`use_ema`) move, and with `ema_overwrite_frequency` replace weights, on the
     path of a step alone; the averages of all replace all at the end of `fit`.
+
+    Gradients of embeddings are dense, as in Keras on JAX: Adam and its like square the
+    sum of the gradients of a row that a batch names twice, where Keras on TensorFlow
+    sums their squares. On both they move rows that a batch does not name.
+
+    `keras.models.clone_model` copies the graph alone: Keras makes the copy from inputs,
+    outputs and name, with the defaults of all else. Use
+    ``Supernet.from_config(net.get_config())``, which keeps the rest.
 
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
@@ -73,7 +82,10 @@ class Supernet(PathTrainer):
             )
         _warn_of_what_extract_cannot_rebuild(self)
         _warn_of_metrics_in_layers(self)
-        self.space = _read_space(self.searchable_layers)
+        self.space = SearchSpace(
+            _read_decisions(self.searchable_layers),
+            network_signature(self, SearchableLayer),
+        )
         self.sampler = UniformSampler() if sampler is None else sampler
         self.seed = int(seed)
         self.recompute = recompute
@@ -185,6 +197,7 @@ class Supernet(PathTrainer):
                 "To save a supernet takes a sampler with `get_config` and "
                 f"`from_config`. Received: {self.sampler!r}"
             )
+        _check_none_is_shared(self)
         return {
             **super().get_config(),
             "sampler": keras.saving.serialize_keras_object(self.sampler),
@@ -226,6 +239,27 @@ def _check_none_is_hidden(net):
             )
 
 
+def _check_none_is_shared(net):
+    """Refuses to describe layers that Keras would make again as several."""
+    options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
+    for parts in (net.operations, *options):
+        parts = [p for p in parts if isinstance(p, keras.layers.Layer)]
+        first = {}
+        for part in parts:
+            for layer in part._flatten_layers():
+                if not layer.weights:
+                    continue
+                # What comes first by itself, and not inside something, is found again.
+                home = first.setdefault(id(layer), None if layer is part else part)
+                if home is not None and home is not part:
+                    raise ValueError(
+                        "A file of a supernet has each layer in one place. Received: "
+                        f"{layer.name!r}, in {home.name!r} and in {part.name!r}. Give "
+                        "each a layer of its own; or save the weights alone "
+                        "(`save_weights`), and load them into a net that is built anew."
+                    )
+
+
 def _warn_of_what_extract_cannot_rebuild(net):
     names = [
         layer.name
@@ -251,7 +285,7 @@ def _warn_of_metrics_in_layers(net):
         )
 
 
-def _read_space(layers):
+def _read_decisions(layers):
     decisions = {}
     for layer in layers:
         for decision in layer.decisions:
@@ -261,4 +295,4 @@ def _read_space(layers):
                     f"Layers that share decision {decision.name!r} must offer the same "
                     f"options. Received: {known.options} and {decision.options}."
                 )
-    return SearchSpace(decisions.values())
+    return decisions.values()

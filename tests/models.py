@@ -61,11 +61,11 @@ def residual(name, filters=4, **arguments):
     return keras.Model(inputs, layers.Add(name=f"{name}_add")([inputs, x]), name=name)
 
 
-def options(name, **arguments):
+def options(name, kernel_size=5, **arguments):
     """Four options of different structure; the last has no weights."""
     return [
         convolution(f"{name}_k3", 3, **arguments),
-        convolution(f"{name}_k5", 5, **arguments),
+        convolution(f"{name}_k5", kernel_size, **arguments),
         residual(f"{name}_residual", **arguments),
         layers.Identity(name=f"{name}_skip"),
     ]
@@ -111,8 +111,11 @@ class Grid(SearchableLayer):
         return {**super().get_config(), "filters": self.filters}
 
 
-def small_net(sampler=None, seed=0, dropout=0.0, l2=None, blocks=2):
-    """A chain: stem, choice blocks with four options each, head."""
+def small_net(sampler=None, seed=0, dropout=0.0, l2=None, blocks=2, kernel_size=5):
+    """A chain: stem, choice blocks with four options each, head.
+
+    Another `kernel_size` makes another network, with options of the same names.
+    """
     arguments = {"kernel_regularizer": keras.regularizers.L2(l2)} if l2 else {}
     x = inputs = keras.Input(SHAPE, name="image")
     for layer in convolution("stem", 3, **arguments):
@@ -120,7 +123,7 @@ def small_net(sampler=None, seed=0, dropout=0.0, l2=None, blocks=2):
     for i in range(blocks):
         name = f"block_{i}"
         x = ChoiceBlock(
-            options(name, **arguments),
+            options(name, kernel_size, **arguments),
             labels=("k3", "k5", "residual", "skip"),
             name=name,
         )(x)

@@ -216,7 +216,7 @@ def test_what_cannot_be_scored_is_refused():
     a, b = keras.Input((3,)), keras.Input((3,))
     x = keras.layers.Add()([a, b])
     two = Supernet([a, b], ChoiceBlock([keras.layers.Dense(3)] * 2, "ab")(x))
-    with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):
+    with pytest.raises(ValueError, match="of one input. Received: 2 inputs"):
         Evaluator(two, np.ones((4, 3)), (np.ones((4, 3)), np.ones(4)))
     with pytest.raises(ValueError, match="models of one input. Received: 2"):
         recalibrate(two, np.ones((4, 3)))
@@ -226,6 +226,46 @@ def test_validation_may_be_a_dataset(net, paths):
     batches = [(X[:9], Y[:9]), (X[9:], Y[9:])]
     expected = Evaluator(net, IMAGES, (X, Y))(paths)
     np.testing.assert_array_equal(Evaluator(net, IMAGES, batches)(paths), expected)
+
+
+@pytest.mark.parametrize("memory", [4e9, 1])
+def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
+    features = net.get_layer("pool").output
+    size = keras.layers.Dense(1, name="size")(features)
+    two = Supernet(net.input, {"kind": net.output, "size": size}, name="two")
+    labels = {"kind": Y, "size": np.linspace(-1, 1, 20)[:, None]}
+
+    def both(labels, outputs):
+        right = np.mean(outputs["kind"].argmax(-1) == labels["kind"])
+        return right - np.mean(np.abs(outputs["size"] - labels["size"]))
+
+    def score(validation, metric=both, **arguments):
+        return Evaluator(two, IMAGES, validation, metric, memory=memory, **arguments)
+
+    expected = []
+    for path, kinds in zip(paths[:3], outputs, strict=False):
+        model = recalibrate(two.extract(path), IMAGES)
+        given = keras.tree.map_structure(keras.ops.convert_to_numpy, model(X))
+        np.testing.assert_allclose(given["kind"], kinds, 1e-4, 1e-4)
+        expected.append(both(labels, given))
+    if memory > 1:
+        np.testing.assert_allclose(score((X, labels))(paths[:3]), expected, 1e-4)
+    batches = [
+        (X[part], {name: values[part] for name, values in labels.items()})
+        for part in (slice(0, 9), slice(9, 20))
+    ]
+    scores = score(batches, calibration_batch_size=12)(paths[:3])
+    np.testing.assert_allclose(scores, expected, 1e-4)
+    # What is scored is known by all labels.
+    other = {**labels, "size": labels["size"] + 1}
+    assert score((X, labels)).identity() != score((X, other)).identity()
+    for wrong in ("accuracy", "loss", keras.metrics.Accuracy(), None):
+        with pytest.raises(ValueError, match=r"Of several outputs \(2\)"):
+            score((X, labels), wrong)
+    with pytest.raises(ValueError, match="20 images, 19 labels"):
+        score((X, {**labels, "kind": Y[:19]}))
+    with pytest.raises(ValueError, match=r"return a number.*shape \(20,\)"):
+        score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
 
 
 def test_without_recalibration_it_is_evaluate(net, paths):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import onnxruntime
 import pytest
+from models import small_net
 from stopwatch import COSTS, QUICK, Stopwatch, Ticks, measured
 
 from hardware.compare import compare
@@ -78,6 +79,38 @@ def test_a_table_adds_up_and_limits_a_search(blocks, tmp_path):
     assert front.front
     path = CostRangeSampler(table, [(15, 17)]).draw(net.space, np.random.default_rng(0))
     assert 15 <= table(path)[0] <= 17
+
+
+def test_a_table_of_another_network_is_refused(blocks, tmp_path):
+    """Its decisions and options have the same names."""
+    folder, net = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    table = CostTable.load(tmp_path / "table.json")
+    # Built anew it is the same, whatever it is trained with.
+    rebuilt = small_net(l2=1e-4, seed=1)
+    other = small_net(kernel_size=7)
+    assert rebuilt.space == other.space == net.space
+
+    def uses(space):
+        def score(paths):
+            return np.zeros(len(paths))
+
+        few = {"population": 4, "generations": 1, "topk": 2, "verbose": False}
+        yield lambda: search.evolve(space, score, [table <= 15], **few)
+        yield lambda: search.evolve(space, score, costs=[table], **few)
+        yield lambda: search.nsga2(space, score, [table], **few)
+        sampler = CostRangeSampler(table, [(15, 17)])
+        yield lambda: sampler.draw(space, np.random.default_rng(0))
+
+    for use in uses(rebuilt.space):
+        use()
+    for use in uses(other.space):
+        with pytest.raises(ValueError, match=r"another network.*2 of 3.*'block_0'"):
+            use()
+    # As in tables of earlier versions, which do not say.
+    del table.metadata["network"]
+    for use in uses(other.space):
+        use()
 
 
 def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
@@ -200,6 +233,56 @@ def test_a_layout_of_blocks_without_a_file(blocks, tmp_path, part):
         read_manifest(folder)
 
 
+@pytest.mark.parametrize("part", ["files", "networks"])
+def test_another_file_under_a_name_is_seen_before_it_is_measured(
+    blocks, tmp_path, part
+):
+    folder = shutil.copytree(blocks[0], tmp_path / "blocks")
+    first, second = [*getattr(read_manifest(folder), part).values()][:2]
+    shutil.copy(folder / first["file"], folder / second["file"])
+    with pytest.raises(ValueError, match=f"1 others .*{second['file']}"):
+        read_manifest(folder)
+    # What an earlier version exported has no hashes.
+    data = json.loads((folder / "manifest.json").read_text())
+    for entry in [*data["files"].values(), *data["networks"].values()]:
+        del entry["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(folder).digest == read_manifest(blocks[0]).digest
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("layout", "base"),
+        ("layout", "blocks"),
+        ("layout", "blocks", 0, "options"),
+        ("files", "fixed_0", "file"),
+        ("networks", "0", "path"),
+    ],
+)
+def test_what_a_manifest_lacks_is_named(blocks, tmp_path, keys):
+    folder = shutil.copytree(blocks[0], tmp_path / "blocks")
+    data = part = json.loads((folder / "manifest.json").read_text())
+    *above, last = keys
+    for key in above:
+        found = [k for k in part if str(k).startswith(str(key))] if key != 0 else [0]
+        part = part[found[0]]
+    del part[last]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"manifest.json .*lacks \['{last}'\]"):
+        read_manifest(folder)
+
+
+def test_a_table_without_its_layout(blocks, tmp_path):
+    measured(blocks[0], Stopwatch(), tmp_path)
+    path = tmp_path / "table.json"
+    data = json.loads(path.read_text())
+    del data["metadata"]["layout"]["base"]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"table.json .*its layout lacks \['base'\]"):
+        read_table(path)
+
+
 def test_the_floor_does_not_see_who_else_was_there(tmp_path):
     class Shared(Stopwatch):
         def open(self, path):
@@ -224,4 +307,7 @@ def test_comparing_tables(blocks, tmp_path):
     assert compare(first, first)["within_spread"] == 5
     second.metadata["batch"] = 1
     with pytest.raises(ValueError, match="tables of one batch. Received: 2 and 1"):
+        compare(first, second)
+    second.metadata["network"] = {"block_0": "another"}
+    with pytest.raises(ValueError, match="of different networks"):
         compare(first, second)

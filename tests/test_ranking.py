@@ -139,3 +139,16 @@ def test_joined_scores_are_sums_of_ranks():
 def test_wrong_columns(scores, truth, message):
     with pytest.raises(ValueError, match=message):
         ranking.kendall_tau(scores, truth)
+
+
+def test_what_is_wrong_is_called_by_its_name():
+    numbers = np.arange(4.0)
+    for costs in ([1, 2, np.nan, 4], [1, 2, 4]):
+        with pytest.raises(ValueError, match="costs 'flops'.*Received: (nan|shapes)"):
+            ranking.report(numbers, numbers, {"flops": costs})
+    with pytest.raises(ValueError, match="finite costs. Received: nan at 1"):
+        ranking.joined(numbers, [1, np.nan, 3, 4])
+    for wrong in ({"resamples": 0}, {"confidence": 1.5}):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"Received: .*{name}={wrong[name]}"):
+            ranking.report(numbers, numbers, **wrong)

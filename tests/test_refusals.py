@@ -112,6 +112,46 @@ def test_a_subclass_that_makes_its_own_graph_is_loaded(tmp_path):
     )
 
 
+def net_that_shares(inside):
+    """Options of two blocks share a layer, by itself or inside a list of layers."""
+    shared = layers.Dense(4, name="shared")
+    x = inputs = keras.Input((4,))
+    for i in range(2):
+        option = [shared, layers.ReLU()] if inside else shared
+        x = ks.ChoiceBlock(
+            [option, layers.Dense(4, name=f"own_{i}")], "ab", name=f"block_{i}"
+        )(x)
+    return ks.Supernet(inputs, x)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_layers_that_a_file_would_make_twice_are_not_saved(tmp_path, inside):
+    net = net_that_shares(inside)
+    with pytest.raises(ValueError, match="'shared', in 'block_0' and in 'block_1'"):
+        net.save(tmp_path / "net.keras")
+    # What the error says to do instead.
+    net.save_weights(tmp_path / "net.weights.h5")
+    loaded = net_that_shares(inside)
+    loaded.load_weights(tmp_path / "net.weights.h5")
+    x = np.ones((2, 4), "float32")
+    for path in ((0, 1), (1, 0)):
+        net.set_path(path)
+        loaded.set_path(path)
+        np.testing.assert_array_equal(
+            loaded.predict(x, verbose=0), net.predict(x, verbose=0)
+        )
+
+
+def test_a_layer_that_also_stands_by_itself_is_saved(tmp_path):
+    shared = layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    block = ks.ChoiceBlock([shared, shared, layers.ReLU()], "abc", name="block")
+    net = ks.Supernet(inputs, block(shared(inputs)))
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert [w.path for w in loaded.weights] == [w.path for w in net.weights]
+
+
 def test_metrics_of_layers_are_warned_of():
     class Counts(layers.Layer):
         def __init__(self, **kwargs):
@@ -123,6 +163,28 @@ def test_metrics_of_layers_are_warned_of():
 
     with pytest.warns(UserWarning, match="metrics of their own"):
         net_on(Counts(name="counts"))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="there Keras hides what it trains"
+)
+# Keras warns of the options without gradients, where it sees them.
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_plain_model_of_choices_is_warned_of(eager):
+    net = small_net()
+    x, y = data(6)
+    model = keras.Model(net.input, net.output)
+    model.compile("sgd", cross_entropy(), run_eagerly=eager)
+    with pytest.warns(UserWarning, match="trains one path .* the current one"):
+        model.fit(x, y, verbose=0)
+    # What does not train, or as it is told, is not.
+    model.predict(x, verbose=0)
+    model.evaluate(x, y, verbose=0)
+    net(x, training=True)
+    net.get_layer("block_0")(np.ones((2, 6, 6, 4), "float32"), training=True)
+    net.compile("sgd", cross_entropy())
+    net.fit(x, y, verbose=0)
 
 
 def test_scores_of_one_path_and_a_block_inside_a_model():
@@ -163,3 +225,31 @@ def test_arguments_of_searches():
         search.nsga2(space, score, minimize=[score])
     with pytest.raises(ValueError, match="crossover=20, mutation=0, population=10"):
         search.evolve(space, score, crossover=20, population=10)
+
+
+def test_a_table_of_ones_own_gives_finite_costs():
+    class Unmeasured:
+        """What a search takes for a table, and is none."""
+
+        name, unit, space = "energy", "J", small_net().space
+
+        def __call__(self, paths):
+            return np.full(len(paths), np.nan)
+
+        def reachable_range(self):
+            return 0.0, 1.0
+
+        def to_dict(self):
+            return {"name": self.name}
+
+    def score(paths):
+        return np.zeros(len(paths))
+
+    few = {"population": 4, "generations": 1, "topk": 2, "verbose": False}
+    table = Unmeasured()
+    for run in (
+        lambda: search.nsga2(table.space, score, [table], **few),
+        lambda: search.evolve(table.space, score, costs=[table], **few),
+    ):
+        with pytest.raises(ValueError, match="energy returns finite numbers"):
+            run()

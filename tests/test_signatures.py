@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from models import SHAPE, convolution, dense_net, small_net
 
 from keras_spos import ChoiceBlock, Supernet
 from keras_spos.signatures import signature
@@ -126,3 +127,56 @@ def test_large_constants_between_blocks():
     net = Supernet(inputs, x)
     ones = np.ones((1, 2000), "float32")
     np.testing.assert_allclose(net.predict(ones, verbose=0)[0], total)
+
+
+def convolutional(size=SHAPE, kernel=5, stride=1, label="k5", **arguments):
+    """A net of one choice, whose second option is given."""
+    inputs = keras.Input(size)
+    first = convolution(None, 3, strides=stride)
+    second = convolution(None, kernel, strides=stride, **arguments)
+    return Supernet(
+        inputs, ChoiceBlock([first, second], ("k3", label), name="block")(inputs)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, same",
+    [
+        ({}, True),
+        ({"label": "other"}, True),
+        ({"kernel_regularizer": "l2"}, True),
+        ({"kernel": 7}, False),
+        ({"stride": 2}, False),
+        ({"size": (8, 8, 3)}, False),
+        ({"dilation_rate": 2}, False),
+        ({"activation": "tanh"}, False),
+    ],
+)
+def test_networks_are_known_by_what_costs(arguments, same):
+    first, second = convolutional(), convolutional(**arguments)
+    assert (first.space.network == second.space.network) == same
+
+
+def test_the_order_of_options_tells_networks_apart():
+    inputs = keras.Input((3,))
+    options = [layers.Dense(3, activation) for activation in ("tanh", "relu")]
+    first, second = (
+        Supernet(inputs, ChoiceBlock(given, "ab", name="block")(inputs))
+        for given in (options, [layers.Dense(3, x) for x in ("relu", "tanh")])
+    )
+    assert first.space == second.space
+    assert first.space.network != second.space.network
+
+
+def test_a_network_is_known_in_other_processes_and_of_open_size_is_not(tmp_path):
+    # Tables are kept: the texts are those of every backend and version.
+    assert dense_net().space.network == {
+        "block_0": "befa1f61ad28",
+        "block_1": "05098952b0a8",
+        "": "d0f2db38ee69",
+    }
+    net = small_net()
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert loaded.space.network == net.space.network
+    assert convolutional(size=(None, None, 3)).space.network is None

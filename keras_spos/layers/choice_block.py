@@ -23,6 +23,10 @@ from keras_spos.space import Decision
 class ChoiceBlock(SearchableLayer):
     """Runs exactly one of its options (SPOS, section 3, "choice block").
 
+    It belongs into a `keras_spos.Supernet`, whose `fit` draws an option for each step.
+    In a plain `keras.Model` its current option is trained and no other; TensorFlow's
+    `fit` warns of that, JAX's does not.
+
     Args:
         options: Candidate layers. Each is a Keras layer, a Keras model (a small graph),
             or a list of layers to run in turn; of none, to pass the input on. All map

@@ -6,8 +6,11 @@ runs, counts and extracts what a path picks. A new kind of decision (a width, a 
 pair, a subset of paths) is a new subclass; nothing else changes.
 """
 
+import warnings
+
 import keras
 from keras import ops
+from keras.src.backend.common import global_state
 
 from keras_spos.weight_slice import whole
 
@@ -106,6 +109,8 @@ class SearchableLayer(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Runs the current choice."""
+        if training:
+            _warn_of_a_plain_model()
         static = [_static_integer(c) for c in self.choices]
         if None not in static:
             return self.call_choice(tuple(static), inputs, training=training)
@@ -146,6 +151,22 @@ class SearchableLayer(keras.layers.Layer):
         """Shape and type of the output, which all options share."""
         first = self.picked((0,) * len(self.decisions))
         return first.compute_output_spec(inputs)
+
+
+def _warn_of_a_plain_model():
+    """Warns if a model that draws no paths is what is called in training mode.
+
+    On JAX that is not known: Keras' training calls `model.call`, past this context.
+    """
+    context = global_state.get_global_attribute("current_call_ctx")
+    model = getattr(context, "entry_layer", None)
+    if isinstance(model, keras.Model) and not hasattr(model, "set_path"):
+        warnings.warn(
+            f"{type(model).__name__} {model.name!r} trains one path of its searchable "
+            "layers alone, the current one. A keras_spos.Supernet draws paths: make "
+            "it of the same inputs and outputs.",
+            stacklevel=2,
+        )
 
 
 def _unique(items):

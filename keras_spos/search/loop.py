@@ -100,7 +100,10 @@ def ask_tell(
         record.generations[:used],
         record.paths[:used],
         record.scores[:used],
-        {table.name: table(record.paths[:used]) for table in tables},
+        {
+            table.name: checked_numbers(table, record.paths[:used], table.name)
+            for table in tables
+        },
     )
     return Result(
         history,

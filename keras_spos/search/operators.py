@@ -16,6 +16,7 @@ from pymoo.core.survival import Survival
 
 from keras_spos.costs import check_space
 from keras_spos.search.arguments import checked_limits, checked_space
+from keras_spos.search.loop import checked_numbers
 from keras_spos.search.sampling import meets, sample_legal
 
 
@@ -50,7 +51,8 @@ class ArchitectureProblem(Problem):
 
     def objectives(self, paths, scores):
         """What pymoo minimizes, a float array ``[n, 1 + tables]``."""
-        return np.column_stack([-scores, *(table(paths) for table in self.minimize)])
+        costs = [checked_numbers(table, paths, table.name) for table in self.minimize]
+        return np.column_stack([-scores, *costs])
 
 
 class LegalSampling(Sampling):
