@@ -268,7 +268,7 @@ def test_a_table_of_ones_own_gives_finite_costs():
             return {"name": self.name}
 
     def score(paths):
-        return np.zeros(len(paths))
+        raise AssertionError("Costs are looked at first.")
 
     few = {"population": 4, "generations": 1, "topk": 2, "verbose": False}
     table = Unmeasured()
