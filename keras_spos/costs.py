@@ -13,11 +13,11 @@ population's cost is a gather. A comparison makes a limit:
 
 import dataclasses
 import json
-import os
 
 import numpy as np
 
 from keras_spos.space import SearchSpace
+from keras_spos.whole_file import whole_file
 
 
 class InfeasibleLimitError(ValueError):
@@ -152,11 +152,8 @@ class CostTable:
 
     def save(self, path):
         """Writes the table as JSON; the file is complete or is not there."""
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        temporary = f"{path}.tmp"
-        with open(temporary, "w") as file:
+        with whole_file(path) as temporary, open(temporary, "w") as file:
             json.dump(self.to_dict(), file, indent=1)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path, unit=None, metadata=None):
