@@ -13,11 +13,11 @@ population's cost is a gather. A comparison makes a limit:
 
 import dataclasses
 import json
-import os
 
 import numpy as np
 
 from keras_spos.space import SearchSpace
+from keras_spos.whole_file import whole_file
 
 
 class InfeasibleLimitError(ValueError):
@@ -152,11 +152,8 @@ class CostTable:
 
     def save(self, path):
         """Writes the table as JSON; the file is complete or is not there."""
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        temporary = f"{path}.tmp"
-        with open(temporary, "w") as file:
+        with whole_file(path) as temporary, open(temporary, "w") as file:
             json.dump(self.to_dict(), file, indent=1)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path, unit=None, metadata=None):
@@ -198,18 +195,21 @@ def check_space(table, space):
             f"Table {table.name!r} belongs to another search space. "
             f"Expected: {space}. Received: {table.space}."
         )
-    measured = getattr(table, "metadata", {}).get("network")
-    if measured and space.network and measured != space.network:
-        names = [
-            name or "what is not searched"
-            for name in space.network
-            if measured.get(name) != space.network[name]
-        ]
+    measured = (getattr(table, "metadata", None) or {}).get("network")
+    # Metadata are free: a text of the user's own says nothing here.
+    if not isinstance(measured, dict) or not space.network:
+        return
+    names = [
+        name or "what is not searched"
+        for name in {**space.network, **measured}
+        if measured.get(name) != space.network.get(name)
+    ]
+    if names:
         raise ValueError(
             f"Table {table.name!r} was measured on another network, whose options have "
-            f"the same names. Different are {len(names)} of {len(space.network)} "
-            f"parts: {names[:3]}. Measure this one; or, if the other is meant (such as "
-            'that of another image size), del table.metadata["network"].'
+            f"the same names. Different are {len(names)} of its parts: {names[:3]}. "
+            "Measure this one; or, if the other is meant (such as that of another "
+            'image size), del table.metadata["network"].'
         )
 
 

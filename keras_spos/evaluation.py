@@ -306,6 +306,8 @@ def _images_and_labels(data, several):
     def arrays(labels):
         if several:
             return keras.tree.map_structure(np.asarray, labels)
+        if isinstance(labels, dict) and len(labels) == 1:
+            (labels,) = labels.values()
         return np.asarray(labels)
 
     if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):

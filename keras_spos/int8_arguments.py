@@ -94,9 +94,10 @@ def labelled_images(pair, model, purpose):
     (given,), (result,) = model.inputs, model.outputs
     classes, inner = result.shape[-1], tuple(result.shape[1:-1])
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        count = f" of {len(pair)}" if isinstance(pair, (list, tuple)) else ""
         raise ValueError(
             f"Expected two arrays for {purpose}, images and labels. "
-            f"Received: {type(pair).__name__}"
+            f"Received: {type(pair).__name__}{count}"
         )
     if classes < 2:
         raise ValueError(

@@ -125,12 +125,11 @@ def _session(path, levels):
     import onnx
     import onnxruntime
 
-    proto = onnx.load(path)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=x.name) for x in levels)
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString() if levels else path,
-        providers=["CPUExecutionProvider"],
-    )
+    if levels:
+        proto = onnx.load(path)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=x.name) for x in levels)
+        path = proto.SerializeToString()
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def _as_in_file(array, name, channels_first):

@@ -15,6 +15,8 @@ import zipfile
 import numpy as np
 from tqdm.auto import tqdm
 
+from keras_spos.whole_file import whole_file
+
 
 def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True):
     """Scores many paths in chunks, and goes on where an earlier run was stopped.
@@ -116,6 +118,5 @@ def _read(checkpoint, unique, identity):
 def _write(checkpoint, unique, identity, scores):
     if checkpoint is None:
         return
-    temporary = f"{checkpoint}.tmp.npz"
-    np.savez(temporary, paths=unique, identity=identity, scores=scores)
-    os.replace(temporary, checkpoint)
+    with whole_file(checkpoint) as temporary, open(temporary, "wb") as file:
+        np.savez(file, paths=unique, identity=identity, scores=scores)

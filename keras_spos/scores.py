@@ -83,6 +83,7 @@ def score_of(metric, net, labels, predictions):
                 f"array of shape {value.shape}."
             )
         return float(value)
+    (predictions,) = keras.tree.flatten(predictions)  # It may be in a dict or a list.
     if metric == "loss":
         loss = net.loss if callable(net.loss) else keras.losses.get(net.loss)
         # A loss that is a function gives a value for each example.

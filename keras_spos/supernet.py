@@ -241,17 +241,25 @@ def _check_none_is_hidden(net):
 
 def _check_none_is_shared(net):
     """Refuses to describe layers that Keras would make again as several."""
+    called = {id(operation) for operation in net.operations}
     options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
     for parts in (net.operations, *options):
         parts = [p for p in parts if isinstance(p, keras.layers.Layer)]
         first = {}
         for part in parts:
-            for layer in part._flatten_layers():
+            inside = part._flatten_layers()
+            graphs = [layer for layer in inside if isinstance(layer, keras.Model)]
+            in_graphs = {
+                id(layer) for x in graphs for layer in x._flatten_layers(False)
+            }
+            known = {id(layer) for layer in inside}
+            for layer in inside:
                 if not layer.weights:
                     continue
-                # What comes first by itself, and not inside something, is found again.
-                home = first.setdefault(id(layer), None if layer is part else part)
-                if home is not None and home is not part:
+                home = first.setdefault(id(layer), part)
+                # What comes first by itself, with what it is made of, is found again;
+                # not in a graph, if it is called outside of it too.
+                if id(home) not in known or id(home) in called & in_graphs:
                     raise ValueError(
                         "A file of a supernet has each layer in one place. Received: "
                         f"{layer.name!r}, in {home.name!r} and in {part.name!r}. Give "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_spos import CostTable, Decision, InfeasibleLimitError, SearchSpace
-from keras_spos.costs import Block
+from keras_spos.costs import Block, check_space
 
 SPACE = SearchSpace([Decision("a", "01"), Decision("b", "012")])
 
@@ -120,6 +120,18 @@ def test_a_table_of_something_else_is_refused(tmp_path):
         CostTable.load(path, metadata={"batch": 1})
     with pytest.raises(ValueError, match="precision='fp16'. Received: precision=None"):
         CostTable.load(path, metadata={"precision": "fp16"})
+
+
+@pytest.mark.parametrize("metadata", [None, {"network": "my own"}, {"network": None}])
+def test_metadata_of_ones_own_say_nothing_of_the_network(metadata):
+    """Only what `hardware` measured does: a dict from decisions to texts."""
+    space = SearchSpace([Decision("a", "xy")], network={"a": "1", "": "2"})
+    table = CostTable(space, 0.0, [Block("a", (0,), [1, 2])], "time", "ms")
+    table.metadata = metadata
+    check_space(table, space)
+    table.metadata = {"network": {"a": "1", "": "2", "b": "3"}}
+    with pytest.raises(ValueError, match=r"Different are 1 of its parts: \['b'\]"):
+        check_space(table, space)
 
 
 def test_wrong_number_of_costs():

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 import zlib
 
 import keras
@@ -210,6 +211,20 @@ def test_a_batch_outlives_the_file_that_it_was_made_in():
     assert not os.path.exists(file)
     images[0] += 1
     assert images.tolist() == [[1, 2, 3], [3, 4, 5]]
+
+
+def test_batches_that_are_held_do_not_keep_files_open(files, monkeypatch):
+    """Such as those of a validation set, of which an `Evaluator` takes all."""
+    monkeypatch.setattr(decode, "_MOST_FILES", 2)
+    monkeypatch.setattr(decode, "_files", weakref.WeakSet())
+    make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
+    held = [make(np.arange(i, i + 2), np.random.default_rng(0))[0] for i in range(8)]
+    assert len(decode._files) == 2
+    for first, second in zip(held, held[1:], strict=False):
+        np.testing.assert_array_equal(first[1], second[0])
+        assert second.flags.writeable
+    del held, first, second
+    assert not decode._files
 
 
 def test_a_file_that_is_no_image(files, tmp_path):

@@ -268,6 +268,17 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
         score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_one_output_may_be_in_a_dict_or_a_list(net, paths, metric):
+    net.compile("sgd", cross_entropy())
+    expected = Evaluator(net, IMAGES, (X, Y), metric)(paths[:2])
+    for outputs, labels in (({"kind": net.output}, {"kind": Y}), ([net.output], Y)):
+        other = Supernet(net.input, outputs)
+        other.compile("sgd", cross_entropy())
+        scores = Evaluator(other, IMAGES, (X, labels), metric)(paths[:2])
+        np.testing.assert_array_equal(scores, expected)
+
+
 def test_without_recalibration_it_is_evaluate(net, paths):
     score = Evaluator(net, None, (X, Y), recalibrate=False)
     before = net.path

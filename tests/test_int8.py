@@ -256,6 +256,8 @@ def test_what_is_refused(tmp_path):
     for pair in (x, (x,), (x, [0, 1, 4]), (x, [-1, 0, 0]), iter([])):
         with pytest.raises(ValueError, match="two arrays for val|to be 0 to 3. Rec"):
             to_int8(model, x, path, validation=pair)
+    with pytest.raises(ValueError, match="images and labels. Received: tuple of 3"):
+        to_int8(model, x, path, validation=(x, np.zeros(len(x)), np.ones(len(x))))
     two = keras.Model(
         [inputs, other := keras.Input(SHAPE)], layers.Add()([inputs, other])
     )

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import math
+import mmap
 import os
 import pickle
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from keras_spos.data.sets import FileData
 _TASKS_A_WORKER = 2  # In a batch.
 _IDLE_SECONDS = 60
 _starting = threading.Lock()
+# Files that batches are. Each is open, of which a process may have some hundred.
+_MOST_FILES = 16
+_files = weakref.WeakSet()
 
 
 def photo_batches(data, augment, size, short_side, mean, std, workers):
@@ -67,6 +72,8 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
             concurrent.futures.wait(tasks)
             for task in tasks:
                 task.result()
+            if len(_files) > _MOST_FILES:
+                images = images.copy()
         return images, data.labels[indices].astype(np.int32)
 
     return make_batch
@@ -202,6 +209,8 @@ def _images_in_memory(shape):
         resource_tracker.register(file.name, "file")
         try:
             file.truncate(size)
-            yield np.asarray(np.memmap(file, np.float32, "r+", 0, shape)), file.name
+            mapped = mmap.mmap(file.fileno(), size)
+            _files.add(mapped)
+            yield np.frombuffer(mapped, np.float32).reshape(shape), file.name
         finally:
             resource_tracker.unregister(file.name, "file")

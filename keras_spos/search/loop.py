@@ -80,6 +80,8 @@ def ask_tell(
                 record.check_repeats(asked, paths, generation)
                 new = asked[len(paths) :]
                 if len(new):
+                    for table in tables:  # Before the scores, which take long.
+                        checked_numbers(table, new, table.name)
                     new_scores = checked_numbers(score, new)
                     record.append(generation, new, new_scores)
                     scores = np.append(scores, new_scores)

@@ -9,7 +9,6 @@ Example:
 import csv
 import dataclasses
 import json
-import os
 import typing
 
 import numpy as np
@@ -17,6 +16,7 @@ from pymoo.indicators.hv import HV
 from pymoo.util.nds.non_dominated_sorting import find_non_dominated
 
 from keras_spos.space import SearchSpace
+from keras_spos.whole_file import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +124,7 @@ class History:
     def to_csv(self, path):
         """Writes one line per candidate; the path is a JSON list in one cell."""
         names = [*self.columns, *self.costs]
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "w", newline="") as file:
+        with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             for row in self:
@@ -178,11 +177,8 @@ class Result:
             "generations": history.by_generation(len(self.topk)),
             "history": list(history),
         }
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        temporary = f"{path}.tmp"
-        with open(temporary, "w") as file:
+        with whole_file(path) as temporary, open(temporary, "w") as file:
             json.dump(data, file, indent=1)
-        os.replace(temporary, path)
 
 
 def front(history, minimize):
