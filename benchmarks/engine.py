@@ -36,18 +36,6 @@ def main():
     )
     parser.add_argument("--precision", default="float32", help="a Keras dtype policy")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument(
-        "--kinds",
-        nargs="+",
-        choices=["supernet", "recompute", "fixed"],
-        default=["supernet", "recompute", "fixed"],
-        help="what `steps` compares",
-    )
-    parser.add_argument(
-        "--lock",
-        help="a file: runs of `steps` that are started together compile side by side, "
-        "and time in turn",
-    )
     parser.add_argument("--authors", help="src/Supernet of SPOS's released code")
     parser.add_argument("--output", required=True)
     parser.add_argument("--resume", action="store_true")

@@ -1,6 +1,5 @@
 """What do the parts of `benchmarks.engine` train, on what, and how do they measure?"""
 
-import fcntl
 import functools
 import time
 
@@ -62,22 +61,6 @@ def seconds_of(function, *args):
     start = time.perf_counter()
     function(*args)
     return time.perf_counter() - start
-
-
-class Turns:
-    """Runs that share a file prepare side by side; when all have, they time in turn."""
-
-    def __init__(self, file):
-        self.handle = file and open(file, "a")
-        self._lock(fcntl.LOCK_SH)
-
-    def take(self):
-        """Waits for this run's turn, which lasts until its end."""
-        self._lock(fcntl.LOCK_EX)
-
-    def _lock(self, kind):
-        if self.handle:
-            fcntl.flock(self.handle, kind)
 
 
 def path_of(net, option):

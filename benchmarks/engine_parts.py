@@ -10,7 +10,6 @@ from benchmarks.engine_device import device
 from benchmarks.engine_models import (
     HEAVIEST,
     Fixed,
-    Turns,
     batch_of,
     compiled,
     network,
@@ -63,7 +62,6 @@ def steps(args):
     """
     import keras_spos as ks
 
-    turns = Turns(args.lock)
     net = compiled(network(args.size))
     x, y = batch_of(args.size, args.batch)
     if has_accelerator():
@@ -80,18 +78,16 @@ def steps(args):
     paths = paths_of(net, args, 2)
     subnets = [compiled(net.extract(path)) for path in paths]
     every = ks.PathDropoutSampler(0.0)
-    models = {"supernet": net, "recompute": again, "fixed": None}
-    models = {kind: models[kind] for kind in models if kind in args.kinds}
-    kinds = [*models, *(["all"] if args.option is None else [])]
+    kinds = ["supernet", "recompute", "fixed"]
+    kinds += ["all"] if args.option is None else []
     times = {kind: [] for kind in kinds}
     for number in range(args.rounds + 2):
-        if number == 2:
-            turns.take()
         taken = {kind: [] for kind in kinds}
         for path, subnet in zip(paths, subnets, strict=True):
             net.sampler = again.sampler = Fixed(path)
-            for kind, model in models.items():
-                taken[kind].append(step(subnet if kind == "fixed" else model))
+            taken["supernet"].append(step(net))
+            taken["recompute"].append(step(again))
+            taken["fixed"].append(step(subnet))
         if "all" in kinds and number in (0, 1, 2, args.rounds // 2):
             net.sampler = every
             taken["all"].append(step(net))
