@@ -68,11 +68,13 @@ def calibration_images(data, model):
         if not whole and isinstance(batch, (list, tuple)):
             batch = batch[0]
         try:
-            array = np.asarray(batch).astype(dtype)
+            images = np.asarray(batch)
+            array = images.astype(dtype)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{expected}. Received: {type(batch).__name__} ({error})"
             ) from error
+        _check_none_is_lost(images, array)
         if not whole and array.shape == shape:
             array = array[None]
         if array.shape[1:] != shape:
@@ -105,6 +107,7 @@ def labelled_images(pair, model, purpose):
             f"shape {result.shape}. Pass no {purpose}."
         )
     x, y = np.asarray(pair[0], given.dtype), np.asarray(pair[1])
+    _check_none_is_lost(np.asarray(pair[0]), x)
     if y.shape == (len(x), *inner, 1):
         y = y[..., 0]
     if x.shape[1:] != given.shape[1:] or y.shape != (len(x), *inner) or not len(x):
@@ -119,3 +122,12 @@ def labelled_images(pair, model, purpose):
             f"Received: {y.min()} to {y.max()}"
         )
     return x, y
+
+
+def _check_none_is_lost(images, cast):
+    """Refuses images that the type does not hold, such as fractions in bytes."""
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, images):
+        raise ValueError(
+            f"Expected images of whole numbers: {cast.dtype} is what the model takes. "
+            f"Received: {images.dtype} from {images.min():g} to {images.max():g}"
+        )

@@ -268,6 +268,13 @@ def test_what_is_refused(tmp_path):
     net = spaces.shufflenet_v2(SHAPE, 4, stage_channels=(32,), stage_blocks=(1,))
     with pytest.raises(ValueError, match="Extract a subnet first"):
         to_int8(net, x, path)
+    pixels = keras.Input(SHAPE, dtype="uint8")
+    of_bytes = keras.Model(pixels, model(layers.Rescaling(1 / 255)(pixels)))
+    fractions = np.full((3, *SHAPE), 0.5, "float32")
+    whole = fractions.astype("uint8")
+    for given, pair in ((fractions, None), (whole, (fractions, [0, 1, 2]))):
+        with pytest.raises(ValueError, match="uint8 is what.* float32 from 0.5 to"):
+            to_int8(of_bytes, given, path, validation=pair)
     assert not list(tmp_path.iterdir())
 
 
