@@ -146,12 +146,10 @@ def _rows(measured):
             add("step: SPOS's released code / this library", ratio, ">= 2")
     if measured.get("device"):
         net, fixed = (measured["device"][kind] for kind in ("supernet", "fixed"))
-        add("share of a step in fit that the GPU computes: supernet", net["busy"])
-        add("share of a step in fit that the GPU computes: fixed", fixed["busy"])
-        add(
-            "time of a step's kernels: supernet / fixed",
-            net["kernels"] / fixed["kernels"],
-        )
+        for kind, s in (("supernet", net), ("fixed", fixed)):
+            add(f"share of kernels in a step of fit: {kind}", s["kernels"] / s["step"])
+        ratio = net["kernels"] / fixed["kernels"]
+        add("time of a step's kernels: supernet / fixed", ratio)
     if "profile" in measured:
         s = measured["profile"]
         for kind in [k for k in s if k != "step"]:

@@ -6,17 +6,15 @@ import shutil
 import tempfile
 import time
 
-import numpy as np
-
 from benchmarks.engine_models import (
     HEAVIEST,
     Fixed,
     batch_of,
     compiled,
+    fit_of,
     network,
     path_of,
     seconds_of,
-    settle,
 )
 from recipes.memory import has_accelerator
 
@@ -37,22 +35,16 @@ def device(args):
     net = compiled(network(args.size))
     path = path_of(net, HEAVIEST if args.option is None else args.option)
     net.sampler = Fixed(path)
-    x, y = batch_of(args.size, args.batch)
-    xs, ys = np.concatenate([x] * STEPS), np.concatenate([y] * STEPS)
+    fit = fit_of(*batch_of(args.size, args.batch), STEPS)
     result = {}
     for kind, model in (("supernet", net), ("fixed", compiled(net.extract(path)))):
-
-        def fit(model=model):
-            model.fit(xs, ys, batch_size=args.batch, shuffle=False, verbose=0)
-            settle(model)
-
         for _ in range(2):
-            fit()
+            fit(model)
         begun = time.thread_time()
-        step = min(seconds_of(fit) for _ in range(3)) / STEPS
+        step = min(seconds_of(fit, model) for _ in range(3)) / STEPS
         host = (time.thread_time() - begun) / 3 / STEPS
         profile = os.path.join(args.output, f"{kind}.xplane.pb")
-        kernels = _kernels(fit, profile)
+        kernels = _kernels(lambda model=model: fit(model), profile)
         result[kind] = {"step": step, "host": host, **_summary(kernels)}
     return result
 
@@ -80,7 +72,7 @@ def _kernels(run, profile):
 
 
 def _summary(kernels):
-    """Seconds a step: from first kernel to last, of kernels, and of those by name."""
+    """Seconds a step of kernels, in all and by name, and how many there are."""
     kernels = sorted(
         (k for k in kernels if not k[0].startswith("Memcpy")), key=lambda k: k[1]
     )
@@ -89,11 +81,8 @@ def _summary(kernels):
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
         names[name] = names.get(name, 0.0) + (end - start)
-    span = until - kernels[0][1]
     longest = sorted(names.items(), key=lambda item: -item[1])[:LONGEST]
     return {
-        "busy": busy / span,
-        "span": span / STEPS / 1e9,
         "kernels": busy / STEPS / 1e9,
         "launches": len(kernels) / STEPS,
         "longest": {name: ns / STEPS / 1e9 for name, ns in longest},

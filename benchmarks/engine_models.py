@@ -63,6 +63,18 @@ def seconds_of(function, *args):
     return time.perf_counter() - start
 
 
+def fit_of(x, y, batches):
+    """A function that trains a model on a batch, so many times in one `fit`."""
+    options = {"batch_size": len(x), "shuffle": False, "verbose": 0}
+    x, y = np.concatenate([x] * batches), np.concatenate([y] * batches)
+
+    def fit(model):
+        model.fit(x, y, **options)
+        settle(model)
+
+    return fit
+
+
 def path_of(net, option):
     """The path of one option in all blocks."""
     return (option,) * len(net.space.decisions)

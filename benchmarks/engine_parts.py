@@ -12,11 +12,11 @@ from benchmarks.engine_models import (
     Fixed,
     batch_of,
     compiled,
+    fit_of,
     network,
     path_of,
     paths_of,
     seconds_of,
-    settle,
     train,
 )
 from benchmarks.engine_pipeline import pipeline
@@ -64,14 +64,10 @@ def steps(args):
 
     net = compiled(network(args.size))
     x, y = batch_of(args.size, args.batch)
-    if has_accelerator():
-        xs, ys = np.concatenate([x] * 8), np.concatenate([y] * 8)
-        options = {"batch_size": args.batch, "shuffle": False, "verbose": 0}
+    fit = fit_of(x, y, 8) if has_accelerator() else None
 
     def step(model):
-        if not has_accelerator():
-            return seconds_of(train, model, x, y)
-        return seconds_of(lambda: (model.fit(xs, ys, **options), settle(model))) / 8
+        return seconds_of(fit, model) / 8 if fit else seconds_of(train, model, x, y)
 
     again = compiled(network(args.size))
     again.recompute = True

@@ -103,9 +103,8 @@ class Runner:
         )
         given = list(inputs), self.read(unit.trainable), list(state)
         outputs, state, penalty, pullback = compiled(*given)
-        known = [value for values in (*given, outputs) for value in values]
+        known = pullback.among([x for values in (*given, outputs) for x in values])
         floats = [_is_float(y) for y in outputs]
-        known = pullback.among(known)
         return outputs, state, penalty, (pullback, known, floats, penalty is not None)
 
     def backward(self, record, cotangents, penalty_cotangent):
