@@ -12,17 +12,19 @@ import numpy as np
 from keras import ops
 from tqdm.auto import tqdm
 
-from keras_spos.extraction import extract
-from keras_spos.recalibration import (
-    State,
+from keras_spos.batches import (
+    as_input,
     batches_of,
-    combine,
     concatenated,
+    count_of,
     images_of,
-    norms_of,
+    is_input,
+    rows_of,
     shuffled,
     split,
 )
+from keras_spos.extraction import extract
+from keras_spos.recalibration import State, combine, norms_of, tensors_of
 from keras_spos.scores import check_metric, describe_metric, score_of
 
 
@@ -44,11 +46,13 @@ class Evaluator:
     also train.
 
     Args:
-        net: A `Supernet` of one input.
+        net: A `Supernet`.
         calibration: Training images: an array ``[n, ...]``, a dataset of batches, or a
-            list of batches. The paper takes 20,000.
+            list of batches. The paper takes 20,000. For a net of several inputs,
+            instead of one array a list, tuple or dict of arrays.
         validation: A pair (images, labels) of arrays, or a dataset of such batches. For
-            a net of several outputs, labels are a list, tuple or dict of arrays.
+            a net of several inputs or outputs, images or labels are a list, tuple or
+            dict of arrays.
         metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
             "loss" the score is its negative. What "accuracy" means follows from labels
             and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives
@@ -80,36 +84,25 @@ class Evaluator:
         preprocess=None,
         verbose=False,
     ):
-        if len(net.inputs) != 1:
-            raise ValueError(
-                "Expected a supernet of one input. Received: "
-                f"{len(net.inputs)} inputs. (A search takes any function of paths as "
-                "its score, such as one of `set_path` and `evaluate`.)"
-            )
         self.net = net
-        images = None if calibration is None else images_of(calibration)
-        if recalibrate and (images is None or not len(images)):
+        images = None
+        if calibration is not None:
+            images = images_of(calibration, net, "calibration")
+        if recalibrate and (images is None or not count_of(images)):
             raise ValueError(
                 "Recalibration needs training images. Received: an empty calibration "
                 "set. (To score without it, pass recalibrate=False.)"
             )
         several = len(net.outputs) > 1
-        x, y = _images_and_labels(validation, several)
+        x, y = _images_and_labels(validation, net)
         for part in keras.tree.flatten(y):
-            if len(x) != len(part):
+            if count_of(x) != len(part):
                 raise ValueError(
                     "Expected a label for each validation image. Received: "
-                    f"{len(x)} images, {len(part)} labels."
+                    f"{count_of(x)} images, {len(part)} labels."
                 )
-        if not len(x):
+        if not count_of(x):
             raise ValueError("Scoring needs validation images. Received: none.")
-        expected = tuple(net.inputs[0].shape[1:])
-        for name, array in (("calibration", images), ("validation", x)):
-            if array is not None and not _compatible(array.shape[1:], expected):
-                raise ValueError(
-                    f"Expected {name} images of shape {expected}. "
-                    f"Received: {array.shape[1:]}."
-                )
         self.labels = y
         self.metric = metric
         for one in self._metrics():
@@ -122,7 +115,7 @@ class Evaluator:
         self.cache = {}
         self._known = None
         per_image = _largest_bytes(net)
-        total = per_image * (len(x) + (len(images) if recalibrate else 0))
+        total = per_image * (count_of(x) + (count_of(images) if recalibrate else 0))
         # A snapshot is kept for each choice that a later path changes.
         self._share = total * 4 <= memory
         if batch_size is not None and batch_size < 1:
@@ -165,14 +158,16 @@ class Evaluator:
         """What scores depend on: a text that changes with weights, images or metric."""
         batches = [*self._calibration, *self._validation]
         # That preprocessing is the same shows on an image.
-        prepared = [ops.convert_to_numpy(self.preprocess(b[:1])) for b in batches[:1]]
+        prepared = self.preprocess(rows_of(batches[0], slice(1)))
+        prepared = keras.tree.map_structure(ops.convert_to_numpy, prepared)
         checksum = 0
-        for array in [*batches, *keras.tree.flatten(self.labels), *prepared]:
+        for array in keras.tree.flatten([batches, self.labels, prepared]):
             checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
+        counts = [count_of(batch) for batch in self._calibration]
         return (
             f"weights {_fingerprint(self.net):08x}, images "
             f"{checksum:08x}, metric {self._described_metrics()}, recalibrate "
-            f"{[len(b) for b in self._calibration] or False}{_frozen_norms(self.net)}"
+            f"{counts or False}{_frozen_norms(self.net)}"
         )
 
     def _described_metrics(self):
@@ -250,7 +245,7 @@ class Evaluator:
         )
 
     def _tensors(self, engine, images):
-        return {engine.inputs[0]: engine.convert([self.preprocess(images)])[0]}
+        return tensors_of(engine, self.preprocess(images))
 
     def _run_image_by_image(self, engine, path):
         """Batches one after the other through the whole network: little memory."""
@@ -259,7 +254,7 @@ class Evaluator:
         for images in self._calibration:
             state = State([self._tensors(engine, images)], [], {})
             _run_through(engine, state, units)
-            measured.append((len(images), state.measured))
+            measured.append((count_of(images), state.measured))
         statistics = combine(measured) if measured else {}
         predictions = []
         for images in self._validation:
@@ -294,37 +289,36 @@ def _largest_bytes(net):
     return 4 * max(int(np.prod([d or 224 for d in s])) for s in shapes)
 
 
-def _compatible(shape, expected):
-    return len(shape) == len(expected) and all(
-        e is None or s == e for s, e in zip(shape, expected, strict=True)
-    )
-
-
-def _images_and_labels(data, several):
-    """All images and labels; labels of several outputs keep their structure."""
+def _images_and_labels(data, net):
+    """All images and labels; several inputs or outputs keep their structure."""
 
     def arrays(labels):
-        if several:
+        if len(net.outputs) > 1:
             return keras.tree.map_structure(np.asarray, labels)
         if isinstance(labels, dict) and len(labels) == 1:
             (labels,) = labels.values()
         return np.asarray(labels)
 
-    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "shape"):
-        return np.asarray(data[0]), arrays(data[1])
+    def pair(x, y):
+        return as_input(x, net, "validation"), arrays(y)
+
+    paired = isinstance(data, (tuple, list)) and len(data) == 2
+    if paired and is_input(data[0], net):
+        return pair(*data)
     images, labels = [], []
     for batch in batches_of(data):
         paired = isinstance(batch, (tuple, list)) and len(batch) > 1
-        if not paired or not hasattr(batch[0], "shape"):
+        if not paired or not is_input(batch[0], net):
             raise ValueError(
                 "Expected validation data as (images, labels), two arrays, or as a "
                 f"dataset of such batches. Received: a batch of {type(batch).__name__}."
             )
-        images.append(np.asarray(batch[0]))
-        labels.append(arrays(batch[1]))
+        x, y = pair(*batch[:2])
+        images.append(x)
+        labels.append(y)
     if not images:
         return np.zeros((0,)), np.zeros((0,))
-    return np.concatenate(images), concatenated(labels)
+    return concatenated(images), concatenated(labels)
 
 
 def _frozen_norms(net):

@@ -9,9 +9,9 @@ Example:
 """
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_spos.batches import concatenated, count_of, images_of, shuffled
 from keras_spos.engine import Engine
 from keras_spos.engine.units import APPLIED_TWICE
 from keras_spos.graph import functional
@@ -21,22 +21,18 @@ def recalibrate(model, images, batch_size=None):
     """Gives a stock model the batch norm statistics of some images, exactly.
 
     Args:
-        model: A Functional or Sequential model of one input, such as
-            ``net.extract(path)``. Changed in place, but for frozen batch norms.
-        images: Training images, an array ``[n, ...]``, or a dataset of batches.
+        model: A Functional or Sequential model, such as ``net.extract(path)``. Changed
+            in place, but for frozen batch norms.
+        images: Training images, an array ``[n, ...]`` (for several inputs a list, tuple
+            or dict of arrays), or a dataset of batches.
         batch_size: Images per batch; all at once by default, which alone is exact. See
             `Evaluator`.
 
     Returns:
         The model.
     """
-    if len(model.inputs) != 1:
-        raise ValueError(
-            "Recalibration takes models of one input. "
-            f"Received: {len(model.inputs)} inputs."
-        )
-    images = images_of(images)
-    if not len(images):
+    images = images_of(images, model, "training")
+    if not count_of(images):
         raise ValueError("Recalibration needs training images. Received: none.")
     norms = norms_of(model)
     if norms and not any(norm.trainable for norm in norms):
@@ -46,8 +42,7 @@ def recalibrate(model, images, batch_size=None):
             f"{len(norms)} batch norms have trainable=False."
         )
     engine = Engine(functional(model))
-    first = engine.inputs[0]
-    batches = [{first: engine.convert([x])[0]} for x in shuffled(images, batch_size)]
+    batches = [tensors_of(engine, x) for x in shuffled(images, batch_size)]
     state = State(batches, [], {})
     for step in engine.steps:
         state.advance(engine, step, (step.unit,))
@@ -144,39 +139,6 @@ def combine(measured):
     return result
 
 
-def shuffled(images, size):
-    """Batches of images in a fixed random order; as they are if one batch suffices.
-
-    Calibration sets are often sorted by class, and a batch of few classes has
-    statistics of its own.
-    """
-    if not size or size >= len(images):
-        return [images]
-    order = np.random.default_rng(0).permutation(len(images))
-    return [images[part] for part in split(order, size)]
-
-
-def split(array, size):
-    """Batches of an array; one if `size` is None."""
-    size = size or len(array)
-    return [array[i : i + size] for i in range(0, len(array), size)]
-
-
-def concatenated(parts):
-    """Arrays, or structures of arrays, one after the other."""
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
-
-
-def batches_of(data):
-    """Batches of a dataset, or of a list of batches."""
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(len(data)))
-    return iter(data)
-
-
-def images_of(data):
-    """All images of an array, or of a dataset with or without labels, as an array."""
-    if hasattr(data, "ndim") or hasattr(data, "shape"):
-        return np.asarray(data)
-    parts = [b[0] if isinstance(b, (tuple, list)) else b for b in batches_of(data)]
-    return np.concatenate([np.asarray(p) for p in parts]) if parts else np.zeros((0,))
+def tensors_of(engine, images):
+    """What a network's first step takes: a dict from input to tensor."""
+    return dict(zip(engine.inputs, engine.convert(images), strict=True))

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "keras_spos"
 # Each part imports from the lines above its own, and from itself.
 PARTS = [
     [
+        "batches",
         "space",
         "data",
         "graph",

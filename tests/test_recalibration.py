@@ -12,7 +12,7 @@ from keras import layers
 from models import SHAPE, data, randomize, small_net, values
 
 from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
-from keras_spos.recalibration import shuffled
+from keras_spos.batches import shuffled
 
 PATHS = [(0, 1, 2), (2, 2, 3), (3, 0, 0)]
 
