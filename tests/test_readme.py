@@ -11,7 +11,7 @@ import pytest
 from keras_spos import search
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-FIRST, OWN = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:2]
+FIRST, OWN, LOOK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:3]
 
 
 @pytest.mark.skipif(
@@ -27,6 +27,11 @@ def test_in_a_minute(tmp_path, monkeypatch):
     exec(FIRST.replace("epochs=50", "epochs=1, verbose=0"), names)
     assert names["result"].best.costs["flops"] <= 27e6
     assert (tmp_path / "best.onnx").stat().st_size > 1e6
+    few = functools.partial(search.nsga2, population=4, generations=2)
+    monkeypatch.setattr(search, "nsga2", few)
+    exec(LOOK, names)
+    for picture in ("front.png", "network.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_own_model(tmp_path):
