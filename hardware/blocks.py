@@ -14,7 +14,6 @@ Example:
 
 import hashlib
 import inspect
-import itertools
 import json
 import os
 
@@ -176,13 +175,15 @@ def _pieces(net):
     made = [t for node in nodes(net) for t in node.outputs]
     tensors = {id(t): t for t in [*net.inputs, *made]}
     ends = {id(t) for t in [*net.inputs, *net.outputs]}
-    steps = cut(net, net.space)
-    # A searchable layer may be several steps.
-    for number, (_, group) in enumerate(
-        itertools.groupby(steps, key=lambda step: id(step.layer))
-    ):
-        group = list(group)
-        first, last = group[0], group[-1]
+    pieces = []
+    for step in cut(net, net.space):
+        # A searchable layer may be several steps, or be applied to what it gave.
+        last = pieces[-1][-1] if pieces else None
+        if not last or last.layer is not step.layer or last.outputs != step.inputs:
+            pieces.append([])
+        pieces[-1].append(step)
+    for number, steps in enumerate(pieces):
+        first, last = steps[0], steps[-1]
         model = keras.Model(
             [tensors[k] for k in first.inputs], [tensors[k] for k in last.outputs]
         )
@@ -194,6 +195,7 @@ def _pieces(net):
                 [k not in ends for k in first.inputs],
                 [k not in ends for k in last.outputs],
             ),
+            "applied": sum(step.stage == 0 for step in steps),
             "decisions": first.decisions,
             "space": ks.SearchSpace([net.space.decisions[d] for d in first.decisions]),
             "sizes": tuple(int(net.space.sizes[d]) for d in first.decisions),
@@ -206,7 +208,7 @@ def _export(piece, choices, folder, files, settings):
     what = layer.picked(choices) if layer else model
     inputs = [[settings["batch"], *t.shape[1:]] for t in model.inputs]
     text = json.dumps(
-        [_describe(what), inputs, piece["inside"], settings],
+        [*[_describe(what)] * piece["applied"], inputs, piece["inside"], settings],
         sort_keys=True,
         default=repr,
     )

@@ -37,6 +37,33 @@ def test_equal_blocks_are_exported_once(blocks):
     ]
 
 
+@pytest.mark.parametrize("kind", ["choice", "paths"])
+@pytest.mark.parametrize("wired", ["in a row", "side by side"])
+def test_a_block_that_is_applied_twice_counts_twice(tmp_path, kind, wired):
+    import keras
+
+    from hardware.blocks import export_blocks
+    from keras_spos import ChoiceBlock, MultiPathBlock, Supernet, flops_table
+
+    def block(name):
+        options = [keras.layers.Conv2D(3, k, padding="same") for k in (1, 3)]
+        kinds = {"choice": ChoiceBlock, "paths": MultiPathBlock}
+        return kinds[kind](options, name=name)
+
+    image, twice = keras.Input((6, 6, 3)), block("twice")
+    # Another has the same options, and is applied once.
+    x = keras.layers.ReLU()(block("once")(keras.layers.ReLU()(image)))
+    x = twice(twice(x)) if wired == "in a row" else twice(x) + twice(2.0 * x)
+    net = Supernet(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    manifest = export_blocks(net, tmp_path, verbose=False)
+    flops = flops_table(net)
+    for path in net.space.enumerate():
+        blocks = manifest.layout["blocks"]
+        keys = [b["options"][path[b["decisions"][0]]] for b in blocks]
+        keys += manifest.layout["base"]
+        assert sum(manifest.files[key]["flops"] for key in keys) == flops(path)
+
+
 def test_blocks_compute_the_network(blocks):
     """Chained in ONNX Runtime, the files take and give what their neighbours do."""
     folder, _ = blocks
