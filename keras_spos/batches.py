@@ -45,6 +45,8 @@ def is_input(data, model):
 def as_input(data, model, name):
     """Arrays, if they are as many, and of the shapes, that a model takes.
 
+    Of a dict with more than the model's inputs, those.
+
     Raises:
         ValueError: If they are not, or not equally long.
     """
@@ -52,7 +54,9 @@ def as_input(data, model, name):
     flat = keras.tree.flatten(images)
     names = [t.name for t in model.inputs]
     if isinstance(images, dict) and set(names) <= set(images):
-        flat = [images[n] for n in names]
+        # What else is there goes nowhere; Keras might take it for an input.
+        images = {name: images[name] for name in names}
+        flat = list(images.values())
     if len(flat) != len(names):
         raise ValueError(
             f"Expected {name} images for the inputs {names}. "

@@ -312,6 +312,16 @@ def test_several_inputs(names, memory):
     batches = [(first(inputs, 20), Y)]
     other = Evaluator(net, [(calibration, None)], batches, batch_size=7)
     np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
+    if names:
+        # What is not an input, of the shape of one, and of another length.
+        more = [
+            {"a": np.ones_like(x[names[1]]), "b": np.ones(2), **x}
+            for x in (calibration, inputs)
+        ]
+        other = Evaluator(net, more[0], (more[1], Y), memory=memory)
+        np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
+        recalibrate(model, more[0])
+        np.testing.assert_allclose(call_on(model, inputs), outputs, 1e-4, 1e-5)
     changed = Evaluator(net, calibration, (given(X, 2), Y), calibration_batch_size=12)
     assert changed.identity() != score.identity()
     with pytest.raises(ValueError, match="as many validation images.*Received: .*20"):
