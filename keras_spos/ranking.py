@@ -67,7 +67,7 @@ def tau_within(scores, truth, groups):
         )
     difference, pairs_scores, pairs_truth = 0.0, 0.0, 0.0
     order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.diff(groups[order])) + 1
+    starts = np.flatnonzero(groups[order][1:] != groups[order][:-1]) + 1
     for members in np.split(order, starts):
         parts = _concordance(scores[members], truth[members])
         difference += parts[0]

@@ -59,6 +59,10 @@ def test_residual_tau_compares_within_ranges_only(tied):
     assert ranking.residual_tau(scores, truth, cost, 4) == pytest.approx(
         tau_by_pairs(scores, truth, groups)
     )
+    names = np.array(["small", "middle", "large", "huge"])[groups]
+    assert ranking.tau_within(scores, truth, names) == pytest.approx(
+        tau_by_pairs(scores, truth, groups)
+    )
     # Within ranges of one cost, the cost orders nothing.
     assert ranking.residual_tau(cost, truth, cost, bins=80) == 0
 

@@ -298,6 +298,9 @@ def test_one_limit_or_table_needs_no_list():
         SPACE, Landscape(SPACE), minimize=iter([FLOPS]), limits=iter([limit]), **options
     )
     assert one.front == some.front
+    reported = evolve(SPACE, Landscape(SPACE), costs=FLOPS, **options)
+    paths = reported.history.paths
+    np.testing.assert_array_equal(reported.history.costs["flops"], FLOPS(paths))
 
 
 def test_a_table_of_joint_options_can_be_a_limit():

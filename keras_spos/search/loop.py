@@ -155,6 +155,7 @@ def checked_numbers(function, paths, name="score"):
 
 def _report_tables(problem, costs):
     """The tables whose costs are reported: of limits, objectives and `costs`."""
+    costs = (costs,) if callable(costs) else costs
     tables = {}
     for table in [*(x.table for x in problem.limits), *problem.minimize, *costs]:
         known = tables.setdefault(table.name, table)
