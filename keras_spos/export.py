@@ -100,6 +100,7 @@ def to_onnx(
     _check(model, batch_size, opset, channels_first)
     onnx = _import("onnx")
     if verify:
+        _check_sizes(model)
         _import("onnxruntime")
     model = in_float32(model)
     path = os.path.abspath(path)
@@ -151,6 +152,16 @@ def _check(model, batch_size, opset, channels_first):
             f"Model {model.name!r} has batch size {fixed.pop()} built in. "
             f"Received: batch_size={batch_size}"
         )
+
+
+def _check_sizes(model):
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                "Images to compare the file on need fixed sizes of all but the batch. "
+                f"Received: input {tensor.name!r} of shape {tensor.shape[1:]}. Build "
+                "the model with fixed ones, or pass verify=False."
+            )
 
 
 def _write(model, path, batch_size, opset, channels_first):

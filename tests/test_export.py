@@ -146,6 +146,9 @@ def test_what_is_refused(tmp_path):
     fixed = keras.Input((2,), batch_size=4)
     with pytest.raises(ValueError, match="batch size 4 built in"):
         ks.to_onnx(keras.Model(fixed, layers.ReLU()(fixed)), file)
+    open_image = keras.Input((None, None, 3), name="image")
+    with pytest.raises(ValueError, match=r"'image' of shape \(None, None, 3\).*verify"):
+        ks.to_onnx(keras.Model(open_image, layers.ReLU()(open_image)), file)
     assert not os.listdir(tmp_path)
 
 
