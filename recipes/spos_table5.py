@@ -130,7 +130,6 @@ def main():
             "rows": rows,
             "latency_check": latency.metadata["check"],
             "latency_correction": latency.metadata["correction"],
-            "paths_scored": len(score.cache),
             "supernet_history": history,
         },
     )
@@ -170,7 +169,12 @@ def _search(experiment, name, kind, limit, score):
     except InfeasibleLimitError as error:
         return {"infeasible": str(error)}
     path = result.best.path
-    return {"path": list(path), "limit": limit.value, "score": result.best.score}
+    return {
+        "path": list(path),
+        "limit": limit.value,
+        "score": result.best.score,
+        "evaluations": len(result.history.scores),
+    }
 
 
 def _finish(experiment, row, latency, engine, trained):
@@ -192,7 +196,12 @@ def _finish(experiment, row, latency, engine, trained):
                 "params": ks.count_params(model),
                 "table_ms": float(latency(path)[0]),
                 "latency_ms": experiment.measured_latency(model, label, engine),
-                "top1": _retrain(experiment, label, lambda model=model: model),
+                "top1": _retrain(
+                    experiment,
+                    label,
+                    # Not the model above, whose weights were drawn without the seed.
+                    lambda path=path: experiment.net.extract(path, fresh=True),
+                ),
             }
         found.update(trained[path])
 

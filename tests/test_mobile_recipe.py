@@ -2,13 +2,14 @@
 
 import types
 
+import numpy as np
 import pytest
 from models import small_net
 
 import keras_spos as ks
 from hardware.manifest import read_manifest
 from keras_spos.spaces.proxyless import BLOCKS, NAMED, WIDTHS
-from recipes import mobile
+from recipes import mobile, spos_table5
 
 
 def test_the_first_blocks_of_each_stage_are_kept():
@@ -44,3 +45,31 @@ def test_networks_that_a_kill_left_out_are_exported(tmp_path, monkeypatch):
     assert read_manifest(tmp_path / "blocks").networks == {}
     assert len(mobile.Experiment._blocks(experiment).networks) == 2
     assert len(read_manifest(tmp_path / "blocks").networks) == 2
+
+
+def test_a_network_found_starts_alike_whether_a_kill_came_before_or_not():
+    net = small_net()
+
+    def trained(known):
+        weights = []
+        experiment = types.SimpleNamespace(
+            net=net,
+            seed=3,
+            settings=types.SimpleNamespace(retrain_epochs=1),
+            output=types.SimpleNamespace(done=known.get, finish=lambda _, r: r),
+            baseline=lambda _: net.extract((1, 1), fresh=True),
+            measured_latency=lambda *_: 1.0,
+            train=lambda model, *_: weights.append(model.get_weights()),
+            test_accuracy=lambda _: 0.5,
+        )
+        row = {"name": "a", "baseline": {}, "same_flops": {"path": [0, 2]}}
+        row["same_latency"] = {"infeasible": ""}
+        spos_table5._finish(experiment, row, ks.flops_table(net), None, {})
+        assert row["same_flops"]["top1"] == row["baseline"]["top1"] == 0.5
+        return weights
+
+    whole = trained({})
+    resumed = trained({"trained a": {"top1": 0.5}})
+    assert (len(whole), len(resumed)) == (2, 1)
+    for a, b in zip(whole[1], resumed[0], strict=True):
+        np.testing.assert_array_equal(a, b)
