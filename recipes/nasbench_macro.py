@@ -73,7 +73,7 @@ def main():
     table = tabular.nasbench_macro(args.tables or args.data_dir)
     output = Output("nasbench_macro", args)
     study = ranking.Study(settings, output, args, spaces.nasbench_macro, table)
-    runs = study.compare("Macro")
+    runs = study.compare("Macro", args.trainings)
     rows = judge(study, runs, TRUTH, FLOPS, PARAMS)
     size = settings.space["input_shape"][0]
     note = (

@@ -142,11 +142,13 @@ class Study:
         self.merge = merge
         self.splits, self.more_validation = _load(settings, args.data_dir)
 
-    def compare(self, label):
+    def compare(self, label, trainings):
         """Every training beside plain SPOS, every scoring on the first plain supernet.
 
         Args:
             label: The space's label.
+            trainings: Keys of `TRAININGS`. What an earlier run has of others is
+                reported with them.
 
         Returns:
             A list of what `run` returns.
@@ -156,9 +158,7 @@ class Study:
         runs = []
         for training, (_, times) in TRAININGS.items():
             for seed in range(s.seeds if times == 1 else s.longer_seeds):
-                # What an earlier run has is reported with the rest.
-                known = self.output.done(_name(label, training, seed))
-                if training not in self.args.trainings and not known:
+                if training not in trainings and not self.known(label, training, seed):
                     continue
                 scorings = [usual, more] if s.more_validation_per_class else [usual]
                 if training == "plain SPOS":
@@ -169,6 +169,10 @@ class Study:
                         scorings += [larger]
                 runs.append(self.run(label, training, seed, scorings))
         return runs
+
+    def known(self, label, training, seed):
+        """What `run` returned for a supernet in this run or an earlier one, or None."""
+        return self.output.done(_name(label, training, seed))
 
     def run(self, label, training, seed, scorings, **arguments):
         """Trains one supernet and scores the sample.
@@ -184,7 +188,7 @@ class Study:
             A dict of final scores, without any truth.
         """
         name = _name(label, training, seed)
-        known = self.output.done(name)
+        known = self.known(label, training, seed)
         if known:
             return known
         s = self.settings

@@ -101,11 +101,12 @@ def main():
         raise SystemExit(f"{output.folder} is of {known}. Pass another --output-dir.")
     study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
     wanted = args.spaces or ["Original", *REDUCED[args.preset]]
-    runs = study.compare("Original") if "Original" in wanted else []
-    for space in wanted:
-        if space != "Original":
-            more = {"reduction": SPACES[space]}
-            runs.append(study.run(space, "plain SPOS", 0, ["recalibrated"], **more))
+    # What an earlier run has of other spaces is reported with them.
+    runs = study.compare("Original", args.trainings if "Original" in wanted else [])
+    for space, reduction in SPACES.items():
+        plain = space, "plain SPOS", 0
+        if reduction and (space in wanted or study.known(*plain)):
+            runs.append(study.run(*plain, ["recalibrated"], reduction=reduction))
     truth, flops = f"{args.dataset}_test_200", f"{args.dataset}_flops"
     rows = judge(study, runs, truth, flops, f"{args.dataset}_params")
     size = settings.space["input_shape"][0]

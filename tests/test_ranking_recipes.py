@@ -133,3 +133,34 @@ def test_truth_is_read_when_all_scores_are_final(tmp_path, monkeypatch):
     nasbench_macro.main()
     assert not scored
     assert json.loads((out / "report.json").read_text())["result"] == report
+
+
+def test_spaces_of_an_earlier_run_are_reported_with_those_of_a_later_one(
+    tmp_path, monkeypatch
+):
+    def run(study, label, training, seed, scorings, reduction=0):
+        name = ranking_recipe._name(label, training, seed)
+        result = [label, reduction, training]
+        return study.output.done(name) or study.output.finish(name, result)
+
+    def spaces_of_a_run(*words):
+        command = ["spos_table8", "--preset", "smoke", "--output-dir", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", [*command, *words])
+        spos_table8.main()
+        return reported.pop()
+
+    reported = []
+    monkeypatch.setattr(spos_table8.tabular, "nasbench201", lambda _: None)
+    monkeypatch.setattr(spos_table8.Study, "run", run)
+    monkeypatch.setattr(spos_table8, "judge", lambda *_: [])
+    monkeypatch.setattr(
+        spos_table8, "finish", lambda study, runs, *_: reported.append(runs)
+    )
+    plain = ["Original", 0, "plain SPOS"]
+    words = ["--trainings", "plain SPOS", "--spaces"]
+    reduced = spaces_of_a_run(*words, "Reduce-3", "Reduce-3")
+    assert reduced == [["Reduce-3", 3, "plain SPOS"]]
+    both = [plain, *reduced]
+    assert spaces_of_a_run(*words, "Original", "--resume") == both
+    three = [plain, ["Reduce-1", 1, "plain SPOS"], *reduced]
+    assert spaces_of_a_run("--spaces", "Reduce-1", "--resume") == three
