@@ -64,9 +64,11 @@ class Output:
     Args:
         recipe: The recipe's name.
         args: What `arguments` returned.
+        same: Names of the recipe's own arguments that a run which goes on has in common
+            with the one that began.
     """
 
-    def __init__(self, recipe, args):
+    def __init__(self, recipe, args, same=()):
         self.recipe = recipe
         self.args = args
         self.folder = args.output_dir or os.path.join("runs", f"{recipe}-{args.preset}")
@@ -78,7 +80,9 @@ class Output:
         self.start = time.time()
         try:
             os.makedirs(self.folder, exist_ok=True)
-            self.runs = _append_run(self.path("runs.json"), args)
+            self.runs = _append_run(
+                self.path("runs.json"), args, ("preset", "seed", *same)
+            )
         except OSError as error:
             raise SystemExit(
                 f"Expected an --output-dir that can be written to. Received: {error}"
@@ -231,13 +235,13 @@ def _git(*words):
     return done.stdout.strip()
 
 
-def _append_run(path, args):
+def _append_run(path, args, same):
     """Starts a run's entry: what it was, and the minutes until its last part ended."""
     runs = []
     if os.path.exists(path):
         with open(path) as file:
             runs = json.load(file)
-    same = {"preset": args.preset, "seed": args.seed}
+    same = {name: getattr(args, name) for name in same}
     for name, value in same.items():
         # Entries of earlier versions do not tell.
         begun = runs[-1].get(name, value) if runs else value

@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
     settings = PRESETS[args.preset]
-    output = Output("spos_table5", args)
+    output = Output("spos_table5", args, same=("engine", "device"))
     experiment = mobile.Experiment(settings, output, args)
     net = experiment.net
     output.say(f"{net.space}, {experiment.flops}")

@@ -121,8 +121,9 @@ def main():
     output = Output("spos_table7", args)
     results = {}
     for method in METHODS:
-        results[method] = output.done(method) or output.finish(
-            method, _in_a_process(method, args)
+        part = f"{method}, recompute" if args.recompute else method
+        results[method] = output.done(part) or output.finish(
+            part, _in_a_process(method, args)
         )
         output.say(f"{method}: {results[method]}")
     base = results["single path"]

@@ -1,5 +1,6 @@
 """Table 5's smaller presets keep the published networks' choices."""
 
+import sys
 import types
 
 import numpy as np
@@ -73,3 +74,20 @@ def test_a_network_found_starts_alike_whether_a_kill_came_before_or_not():
     assert (len(whole), len(resumed)) == (2, 1)
     for a, b in zip(whole[1], resumed[0], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_latencies_of_two_devices_are_not_mixed(tmp_path, monkeypatch):
+    def killed(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(mobile, "Experiment", killed)
+    command = ["spos_table5", "--preset", "smoke", "--output-dir", str(tmp_path)]
+    for words, error, message in (
+        ([], RuntimeError, None),
+        (["--resume", "--device", "cuda"], SystemExit, "Expected --device cpu, "),
+        (["--resume", "--engine", "trtexec"], SystemExit, "Received: --engine trtexec"),
+        (["--resume"], RuntimeError, None),
+    ):
+        monkeypatch.setattr(sys, "argv", [*command, *words])
+        with pytest.raises(error, match=message):
+            spos_table5.main()

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_spos.spaces.shufflenet_v2 import OPTIONS
-from recipes import spos_table4, spos_table6
+from recipes import spos_table4, spos_table6, spos_table7
 
 
 def test_table_4(smoke):
@@ -45,3 +45,21 @@ def test_table_6_says_which_network_it_trained(depth):
         note = spos_table6._note(args, spos_table6._settings(args))
         assert note.startswith(f"Measured with {network}, the {preset!r} preset")
         assert note.endswith(f"figures are ImageNet's, of ResNet-{depth}.")
+
+
+def test_table_7_with_recompute_is_measured_anew(smoke, monkeypatch):
+    def measured(method, args):
+        figures = dict.fromkeys(("bytes", "seconds", "seconds_a_path"), 1.0)
+        return {
+            **figures,
+            "seconds_retraining": 1.0,
+            "device": "a device",
+            "clock": "a clock",
+            "recompute": args.recompute,
+        }
+
+    monkeypatch.setattr(spos_table7, "_in_a_process", measured)
+    for words in ([], ["--resume", "--recompute"], ["--resume"]):
+        _, result = smoke(spos_table7, *words)
+        recomputed = {result[method]["recompute"] for method in spos_table7.METHODS}
+        assert recomputed == {"--recompute" in words}
