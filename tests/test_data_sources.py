@@ -90,6 +90,24 @@ def test_npz_errors(tmp_path):
         data.npz(tmp_path / "few.npz", validation_per_class=4)
 
 
+@pytest.mark.parametrize(
+    "name, array, message",
+    [
+        ("x_test", np.zeros((20, 9, 8, 3), np.uint8), r"one size .*20, 9, 8, 3\)"),
+        ("x_train", np.zeros((40, 8, 8, 3)), "x_train or y_train .* float64"),
+        ("y_test", np.array([None] * 20), "x_test or y_test .* Object arrays"),
+        ("y_train", np.arange(40) % 10 - 1, "labels from 0. Received: -1"),
+        ("y_test", np.arange(20), "labels, 0 to 9, .*Received: 19"),
+    ],
+)
+def test_a_file_that_is_not_as_expected_is_named(name, array, message, tmp_path):
+    file = tmp_path / "cifar10.npz"
+    np.savez(file, **{**write_npz(file, shape=(8, 8, 3)), name: array})
+    with pytest.raises(ValueError, match=message) as raised:
+        data.cifar10(tmp_path, validation_per_class=1)
+    assert str(file) in str(raised.value)
+
+
 def test_digits():
     splits = data.digits()
     assert splits.train.images.shape == (1197, 32, 32, 3)

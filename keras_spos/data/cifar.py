@@ -32,12 +32,18 @@ def cifar10(data_dir=None, validation_per_class=50, seed=0):
 
     Raises:
         FileNotFoundError: If neither source has the data.
-        ValueError: If a class has too few images.
+        ValueError: If a class has too few images, or `cifar10.npz` holds something
+            else (see `npz`).
     """
     directory = data_directory(data_dir)
     path = directory / "cifar10.npz" if directory else None
     if path is not None and path.is_file():
         train, test = read_npz(path)
+        most = max(train.labels.max(), test.labels.max())
+        if most > 9:
+            raise ValueError(
+                f"Expected CIFAR-10's labels, 0 to 9, in {path}. Received: {most}"
+            )
     else:
         try:
             train, test = _from_tensorflow_datasets(directory)

@@ -32,8 +32,8 @@ def npz(path, validation_per_class=50, seed=0):
         training images that are left.
 
     Raises:
-        ValueError: If an array is missing or has another shape or type, or a class
-            has too few images.
+        ValueError: If an array is missing or has another shape or type, a label is
+            negative, or a class has too few images.
     """
     train, test = read_npz(path)
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -68,12 +68,27 @@ def read_npz(path):
             )
         sets = []
         for name in ("train", "test"):
-            images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"]
-            if images.ndim == 3:
-                images = np.repeat(images[..., None], 3, axis=3)
-            if labels.ndim == 2 and labels.shape[1] == 1:
-                labels = labels[:, 0]
-            if not len(images):
-                raise ValueError(f"x_{name} in {path} holds no images.")
-            sets.append(ArrayData(images, labels))
-    return tuple(sets)
+            try:
+                sets.append(_read_set(arrays[f"x_{name}"], arrays[f"y_{name}"]))
+            except ValueError as error:
+                raise ValueError(f"x_{name} or y_{name} in {path}: {error}") from error
+    train, test = sets
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise ValueError(
+            f"Expected x_train and x_test of one size in {path}. Received: "
+            f"{train.images.shape} and {test.images.shape}"
+        )
+    return train, test
+
+
+def _read_set(images, labels):
+    if images.ndim == 3:
+        images = np.repeat(images[..., None], 3, axis=3)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    data = ArrayData(images, labels)
+    if not len(data):
+        raise ValueError("Expected at least one image. Received: none")
+    if data.labels.min() < 0:
+        raise ValueError(f"Expected labels from 0. Received: {data.labels.min()}")
+    return data
