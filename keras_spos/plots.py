@@ -44,8 +44,10 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
     figure, axes = new_figure((7.2, 4.6), title)
     dashed = {"linestyle": (0, (4, 2)), "linewidth": 1.3}
     colors = palette(len(results))
+    # A mean of fewer is higher: the same k for all.
+    k = min(len(result.topk) for result in results.values())
     for (name, result), color in zip(results.items(), colors, strict=True):
-        scores, k = result.history.scores, len(result.topk)
+        scores = result.history.scores
         evaluations = np.arange(1, len(scores) + 1)
         axes.scatter(evaluations, scores, s=9, color=color, alpha=0.25, linewidths=0)
         rows = result.history.by_generation(k)
@@ -57,7 +59,8 @@ def plot_history(results, path=None, ylabel="score", title=None, hide=0.2):
         )
     everything = np.concatenate([r.history.scores for r in results.values()])
     low, high = np.quantile(everything, hide), everything.max()
-    axes.set_ylim(low - 0.03 * (high - low), high + 0.06 * (high - low))
+    room = (high - low) or 1.0
+    axes.set_ylim(low - 0.03 * room, high + 0.06 * room)
     below = int((everything < axes.get_ylim()[0]).sum())
     if below:
         text = f"{below} of {len(everything)} candidates below"

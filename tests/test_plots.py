@@ -48,6 +48,25 @@ def test_history(results, tmp_path):
     assert is_png(tmp_path / "new" / "history.png")
 
 
+def test_history_compares_means_of_as_many(results):
+    options = {"population": 20, "generations": 4, "topk": 3, "verbose": False}
+    three = search.evolve(SPACE, Landscape(SPACE), **options)
+    ten = results["random"]
+    (axes,) = plots.plot_history({"three": three, "ten": ten}).axes
+    assert axes.lines[-1].get_label() == "mean of the top 3"
+    for result, dashed in ((three, axes.lines[0]), (ten, axes.lines[2])):
+        first = np.sort(result.history.scores[:20])
+        np.testing.assert_allclose(dashed.get_ydata()[0], first[-3:].mean())
+
+
+def test_history_of_equal_scores():
+    flat = search.random_search(
+        SPACE, lambda paths: np.full(len(paths), 0.5), evaluations=4, verbose=False
+    )
+    (axes,) = plots.plot_history(flat).axes
+    assert axes.get_ylim()[0] < 0.5 < axes.get_ylim()[1]
+
+
 def test_front(results, tmp_path):
     figure = plots.plot_front(
         results, "flops", tmp_path / "front.png", limit=1e6 + 20, xlabel="FLOPs"
