@@ -35,7 +35,11 @@ def parser_for(description, presets):
         default=os.environ.get("KERAS_SPOS_DATA"),
         help="folder with the data set (default: the variable KERAS_SPOS_DATA)",
     )
-    parser.add_argument("--output-dir", help="default: runs/<recipe>-<preset>")
+    parser.add_argument(
+        "--output-dir",
+        type=os.path.expanduser,
+        help="default: runs/<recipe>-<preset>",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on with what is in the output folder"
     )
@@ -49,8 +53,10 @@ def parser_for(description, presets):
 
 
 def _existing_folder(path):
+    # Shells leave the ~ of --data-dir=~/data as it is.
+    path = os.path.expanduser(path)
     # TensorFlow Datasets would create what is mistyped, and download into it.
-    if path and not os.path.isdir(os.path.expanduser(path)):
+    if path and not os.path.isdir(path):
         raise argparse.ArgumentTypeError(
             "Expected a folder that exists, here or in the variable KERAS_SPOS_DATA. "
             f"Received: {path}"
@@ -184,6 +190,7 @@ _FOLDERS = (
     "--data-dir",
     "--output-dir",
     "--supernet",
+    "--network",
     "--tables",
     "--output",
     "--authors",
@@ -195,7 +202,9 @@ def _without_folders(words):
     kept, skip = [], False
     for word in words:
         # A folder's name says nothing on another machine.
-        kept.append("DIR" if skip else word)
+        name, equal, _ = word.partition("=")
+        named = equal and name in _FOLDERS
+        kept.append("DIR" if skip else f"{name}=DIR" if named else word)
         skip = word in _FOLDERS
     return kept
 

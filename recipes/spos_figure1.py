@@ -38,7 +38,9 @@ def main():
     )
     output.report(settings_dict(settings), curves)
     rows = [[n, f"{100 * c['mean'][-1]:.2f}"] for n, c in curves.items()]
-    print(markdown_table(["training", "mean accuracy of random paths, %"], rows))
+    output.write_table(
+        markdown_table(["training", "mean accuracy of random paths, %"], rows)
+    )
 
 
 def _train(experiment, rate, paths):

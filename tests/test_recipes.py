@@ -15,7 +15,7 @@ import pytest
 import keras_spos as ks
 from keras_spos.costs import Block, CostTable
 from recipes import spos
-from recipes.common import Output
+from recipes.common import Output, _without_folders, parser_for
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -141,6 +141,15 @@ def test_a_mistyped_data_folder_is_refused_and_not_made(tmp_path):
     env = {**os.environ, "KERAS_SPOS_DATA": str(missing)}
     done = run("spos_table3", tmp_path / "out", env=env)
     assert done.returncode == 2 and f"Received: {missing}" in done.stderr
+
+
+def test_folders_are_of_the_user_and_not_reported(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--data-dir=~", "--output-dir=~/out", "--seed=1", "--network", "~/a.keras"]
+    args, _ = parser_for("", ["smoke"]).parse_known_args(words)
+    assert (args.data_dir, args.output_dir) == (str(tmp_path), f"{tmp_path}/out")
+    expected = "--data-dir=DIR --output-dir=DIR --seed=1 --network DIR"
+    assert _without_folders(words) == expected.split()
 
 
 def git(folder, *words):

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from keras_spos.spaces.shufflenet_v2 import OPTIONS
-from recipes import spos_table4, spos_table6, spos_table7
+from recipes import spos_figure1, spos_table4, spos_table6, spos_table7
 
 
 def test_table_4(smoke):
@@ -63,3 +63,11 @@ def test_table_7_with_recompute_is_measured_anew(smoke, monkeypatch):
         _, result = smoke(spos_table7, *words)
         recomputed = {result[method]["recompute"] for method in spos_table7.METHODS}
         assert recomputed == {"--recompute" in words}
+
+
+def test_figure_1_keeps_its_table(smoke, monkeypatch):
+    curve = {"mean": [0.1, 0.25], "min": [0.0, 0.2], "max": [0.2, 0.3]}
+    monkeypatch.setattr(spos_figure1, "_train", lambda *_: curve)
+    folder, result = smoke(spos_figure1)
+    assert list(result.values()) == 3 * [curve]
+    assert "| drop rate 0.5 | 25.00 |" in (folder / "table.md").read_text()
