@@ -43,7 +43,7 @@ def parser_for(description, presets):
     parser.add_argument(
         "--resume", action="store_true", help="go on with what is in the output folder"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument(
         "--recompute",
         action="store_true",
@@ -62,6 +62,14 @@ def _existing_folder(path):
             f"Received: {path}"
         )
     return path
+
+
+def _seed(text):
+    seed = int(text)
+    # What NumPy's global generator takes.
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"Expected 0 to 2**32 - 1. Received: {seed}")
+    return seed
 
 
 class Output:

@@ -143,6 +143,14 @@ def test_a_mistyped_data_folder_is_refused_and_not_made(tmp_path):
     assert done.returncode == 2 and f"Received: {missing}" in done.stderr
 
 
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "one"])
+def test_a_seed_that_cannot_be_is_refused_before_a_folder_is_made(seed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parser_for("", ["smoke"]).parse_args([f"--seed={seed}"])
+    error = capsys.readouterr().err
+    assert "argument --seed" in error and seed in error
+
+
 def test_folders_are_of_the_user_and_not_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     words = ["--data-dir=~", "--output-dir=~/out", "--seed=1", "--network", "~/a.keras"]
