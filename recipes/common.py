@@ -11,6 +11,9 @@ import shlex
 import subprocess
 import sys
 import time
+import zlib
+
+import numpy as np
 
 from hardware.engines.device import cpu_name, gpu
 
@@ -50,6 +53,14 @@ def parser_for(description, presets):
         help="train supernets with less memory, in more time",
     )
     return parser
+
+
+def checksum(model):
+    """Of a model's weights, as text."""
+    total = 0
+    for array in model.get_weights():
+        total = zlib.crc32(np.ascontiguousarray(array), total)
+    return f"{total:08x}"
 
 
 def _existing_folder(path):
@@ -133,6 +144,15 @@ class Output:
         _write_json(self.path("parts", f"{name}.json"), result)
         self._count_minutes()
         return result
+
+    def agree(self, name, value):
+        """Notes what the parts are made from; refuses if earlier ones had another."""
+        known = self.done(name) or self.finish(name, value)
+        if known != value:
+            raise SystemExit(
+                f"Parts in {self.folder} are made with {name} {known}. "
+                f"Received: {value}. Pass another --output-dir."
+            )
 
     def write_table(self, table, note=""):
         """Writes table.md, and prints it.

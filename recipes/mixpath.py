@@ -12,6 +12,7 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import callbacks, search, spaces
+from recipes.common import checksum
 from recipes.experiment import BaseExperiment
 from recipes.progress import Progress
 
@@ -139,6 +140,7 @@ class Experiment(BaseExperiment):
             name += f"_seed{self.seed}"
         if file:
             net.load_weights(file)
+            self.output.agree(f"{name} of weights", checksum(net))
             net.compile(loss=ks.SmoothedCrossentropy(0.0))  # To score by.
         else:
             # Its checkpoint, not <name>.keras, tells whose settings and seed it has.

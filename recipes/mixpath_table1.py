@@ -15,7 +15,13 @@ from keras import layers
 import keras_spos as ks
 from keras_spos import plots
 from recipes import mixpath
-from recipes.common import Output, markdown_table, parser_for, settings_dict
+from recipes.common import (
+    Output,
+    checksum,
+    markdown_table,
+    parser_for,
+    settings_dict,
+)
 
 # Parameters and multiply-adds in millions, test error in percent (Table 1).
 PAPER = {
@@ -85,11 +91,12 @@ def _carry_over(experiment, file):
     weights trained, images resized to the network's size, dropout and weight decay as
     in the network, none on the new classifier.
     """
+    source = keras.saving.load_model(file, compile=False)
+    experiment.output.agree("a network of weights", checksum(source))
     known = experiment.output.done("carried_over")
     if known:
         return known
     keras.utils.set_random_seed(experiment.seed)
-    source = keras.saving.load_model(file, compile=False)
     body = keras.Model(source.input, source.layers[-1].input)
     inputs = keras.Input(experiment.splits.train.images.shape[1:])
     x = layers.Resizing(*source.input_shape[1:3])(inputs)

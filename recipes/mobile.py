@@ -155,6 +155,8 @@ class Experiment(spos.Experiment):
         log = self.output.path("onnx", f"{name}.log")
         settings = measure.Settings(**self.settings.measure)
         results = measure.measure({name: path}, engine, log, settings, verbose=False)
+        if "error" in results[name]:
+            raise SystemExit(f"{path} was not measured: {results[name]['error']}")
         return results[name]["latency_ms"]
 
 

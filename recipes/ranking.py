@@ -245,7 +245,7 @@ class Study:
         batches = data.training(
             self.splits.train,
             s.batch_size,
-            seed=seed,
+            seed=1000 * self.args.seed + seed,
             augment=s.augment,
             mean=self.splits.mean,
             std=self.splits.std,

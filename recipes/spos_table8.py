@@ -96,9 +96,7 @@ def main():
     settings = _with_images_of(args.dataset, PRESETS[args.preset])
     table = tabular.nasbench201(args.tables or args.data_dir)
     output = Output("spos_table8", args)
-    known = output.done("dataset") or output.finish("dataset", args.dataset)
-    if known != args.dataset:
-        raise SystemExit(f"{output.folder} is of {known}. Pass another --output-dir.")
+    output.agree("dataset", args.dataset)
     study = Study(settings, output, args, spaces.nasbench201, table, live_edges)
     wanted = args.spaces or ["Original", *REDUCED[args.preset]]
     # What an earlier run has of other spaces is reported with them.
