@@ -45,6 +45,11 @@ def compare(first, second, paths=1000, seed=0):
         for k in entries[0]
         if k in entries[1] and not any("error" in e[k] for e in entries)
     ]
+    if not keys:
+        raise ValueError(
+            "Expected tables of the same blocks. Received: two without one in common, "
+            "as of other image sizes or versions of ONNX's operators."
+        )
     medians, spreads = (
         np.array([[e[k][name] for k in keys] for e in entries])
         for name in ("latency_ms", "spread_ms")

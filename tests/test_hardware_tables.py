@@ -12,7 +12,7 @@ from stopwatch import COSTS, QUICK, Stopwatch, Ticks, measured
 from hardware.compare import compare
 from hardware.manifest import read_manifest
 from hardware.measure import Settings, measure
-from hardware.table import read_table
+from hardware.table import LatencyTable, read_table
 from keras_spos import CostRangeSampler, CostTable, search
 
 
@@ -334,6 +334,12 @@ def test_comparing_tables(blocks, tmp_path):
     assert report["paths_kendall_tau"] == 1
     assert (report["blocks"], report["within_spread"]) == (5, 0)
     assert compare(first, first)["within_spread"] == 5
+    entries = {f"other {key}": e for key, e in first.metadata["entries"].items()}
+    other = LatencyTable(
+        {**first.data, "metadata": {**first.metadata, "entries": entries}}
+    )
+    with pytest.raises(ValueError, match="without one in common"):
+        compare(first, other)
     second.metadata["batch"] = 1
     with pytest.raises(ValueError, match="tables of one batch. Received: 2 and 1"):
         compare(first, second)
