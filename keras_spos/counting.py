@@ -166,13 +166,17 @@ def _bitops(layer, inputs, output, seen):
 
 
 def _params(layer, inputs, output, seen):
-    if id(layer) in seen or not getattr(layer, "weights", ()):
-        return 0  # A layer used twice has its weights once.
-    seen.add(id(layer))
+    if not getattr(layer, "weights", ()):
+        return 0
     if isinstance(layer, layers.BatchNormalization):
-        return 2 * int(inputs[0].shape[layer.axis])
-    # Freezing a layer empties `trainable_weights`. Wrappers hold weights of others.
-    weights = {
-        id(w): w for x in layer._flatten_layers() for w in x._trainable_variables
-    }
-    return sum(int(np.prod(w.shape)) for w in weights.values())
+        sizes = {id(layer): 2 * int(inputs[0].shape[layer.axis])}
+    else:
+        # Freezing a layer empties `trainable_weights`. Wrappers hold others' weights.
+        sizes = {
+            id(w): int(np.prod(w.shape))
+            for x in layer._flatten_layers()
+            for w in x._trainable_variables
+        }
+    new = sizes.keys() - seen  # A layer used twice has its weights once.
+    seen.update(new)
+    return sum(sizes[key] for key in new)

@@ -136,6 +136,13 @@ def test_a_layer_used_twice_computes_twice_and_has_its_weights_once():
     assert (count_flops(counted), count_params(counted)) == (32, 20)
 
 
+def test_a_layer_that_also_stands_in_a_wrapper_has_its_weights_once():
+    inputs = keras.Input((5, 4))
+    shared = layers.Dense(4)
+    both = [shared(inputs), layers.TimeDistributed(shared)(inputs)]
+    assert count_params(keras.Model(inputs, both)) == 20
+
+
 def test_models_inside_models():
     inner = model(layers.Conv2D(4, 1, use_bias=False))
     outer = model(inner, layers.ReLU(), inner)
