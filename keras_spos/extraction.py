@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_spos.graph import functional, nodes
+from keras_spos.graph import functional, has_own_call, nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.own_code import is_adaptable, rebuild
@@ -164,10 +164,11 @@ class _Builder:
             self.views.update(operation.views(choices))
             layer = operation.picked(choices)
             return self.apply(layer, args, kwargs, f"{prefix}{operation.name}_")
-        operation = functional(operation)
-        if hasattr(operation, "_nodes_by_depth"):
-            outputs = self.graph(operation, keras.tree.flatten(args), prefix)
-            return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)
+        if not has_own_call(operation):
+            operation = functional(operation)
+            if hasattr(operation, "_nodes_by_depth"):
+                outputs = self.graph(operation, keras.tree.flatten(args), prefix)
+                return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)
         return self.copy(operation, prefix)(*args, **kwargs)
 
     def copy(self, operation, prefix):

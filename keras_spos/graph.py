@@ -5,6 +5,7 @@ Example:
 """
 
 import keras
+from keras.src.models.functional import Functional
 
 
 def functional(model):
@@ -12,6 +13,12 @@ def functional(model):
     if isinstance(model, keras.Sequential):
         return model._functional or model
     return model
+
+
+def has_own_call(model):
+    """Whether this is of a subclass whose `call` may compute more than the graph."""
+    stock = (Functional.call, keras.Sequential.call)
+    return isinstance(model, keras.Model) and type(model).call not in stock
 
 
 def nodes(model):

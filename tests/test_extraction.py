@@ -326,3 +326,35 @@ def test_a_layer_around_a_model_is_no_model():
     net.set_path((0,))
     expected = net.predict(x, verbose=0)
     np.testing.assert_allclose(net.extract((0,)).predict(x, verbose=0), expected, 1e-5)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubled(keras.Model):
+    """Computes more than its graph."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+@keras.saving.register_keras_serializable("tests")
+class DoubledChain(keras.Sequential):
+    """The same, of a list of layers."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_a_model_with_a_call_of_its_own_is_kept_whole(chain, where):
+    x = inputs = keras.Input((3,))
+    dense = layers.Dense(3)
+    model = DoubledChain([inputs, dense]) if chain else Doubled(inputs, dense(inputs))
+    if where == "fixed":
+        x = model(x)
+        model = layers.Dense(3)
+    net = Supernet(inputs, ChoiceBlock([model, layers.Dense(3)], "ab")(x))
+    x = np.ones((2, 3), "float32")
+    net.set_path((0,))
+    expected = net.predict(x, verbose=0)
+    np.testing.assert_allclose(net.extract((0,)).predict(x, verbose=0), expected, 1e-5)
