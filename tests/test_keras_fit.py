@@ -363,3 +363,86 @@ def test_mixed_precision_of_losses_of_layers(mixed_precision):
         net.set_path((1,))
         scores.append([net.train_on_batch(X, Y)[0], net.test_on_batch(X, Y)[0]])
     np.testing.assert_allclose(*scores, 0.02)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Normalizing(keras.layers.Layer):
+    """Holds a batch norm, and leaves it to Keras when that trains."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+
+    def call(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_layers_inside_those_that_take_no_argument_training(where):
+    x = inputs = keras.Input((3,), name="features")
+    dense = keras.layers.Dense(5, name="dense")
+    if where == "option":
+        options = [keras.layers.Identity(name="nothing"), Normalizing(name="option")]
+        x = ks.ChoiceBlock(options, "ab", name="block")(dense(x))
+    else:
+        options = [keras.layers.Dense(5, name="other"), dense]
+        x = ks.ChoiceBlock(options, "ab", name="block")(Normalizing(name="fixed")(x))
+    net = ks.Supernet(inputs, keras.layers.Dense(4, name="classifier")(x))
+    net.sampler = FromList([(1,)])
+    net = randomize(net)
+    stock = net.extract((1,))
+    net.set_path((1,))
+    histories = [
+        fit(validation_data=(X, Y))(compile_model(model)) for model in (net, stock)
+    ]
+    for key, values in histories[1].items():
+        np.testing.assert_allclose(histories[0][key], values, 1e-5)
+    for a, b in zip(net.extract((1,)).weights, stock.weights, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_losses_of_every_call_of_a_layer_count(where):
+    scale = keras.layers.Dense(3, "linear", False, "identity", name="scale")
+    scale.activity_regularizer = keras.regularizers.L2(0.5)
+    twice = [scale, scale]
+    x = inputs = keras.Input((3,))
+    before, option = (twice, []) if where == "fixed" else ([], twice)
+    for layer in before:
+        x = layer(x)
+    x = ks.ChoiceBlock([option, keras.layers.Dense(3)], "ab")(x)
+    net = ks.Supernet(inputs, x, sampler=FromList([(0,)]))
+    net.compile(SGD(0.0), "mse")
+    # The penalty of each call is the mean, over images, of half the sum of squares.
+    expected = 2 * np.mean(0.5 * np.sum(X**2, axis=-1))
+    np.testing.assert_allclose(net.train_on_batch(X, X), expected, 1e-5)
+    np.testing.assert_allclose(net.test_on_batch(X, X), expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: SGD(0.1),
+        lambda: SGD(0.1, global_clipnorm=1.0),
+        lambda: SGD(0.1, gradient_accumulation_steps=2, use_ema=True),
+        lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)),
+    ],
+    ids=["separable", "clipped", "accumulated", "scaled"],
+)
+def test_a_path_on_which_nothing_trains_is_a_step_too(optimizer):
+    inputs = keras.Input((3,))
+    dense = keras.layers.Dense(3)
+    net = ks.Supernet(inputs, ks.ChoiceBlock([[], dense], "ab")(inputs))
+    net.sampler = FromList([(0,)])
+    net.compile(optimizer(), "mse")
+    kernel = np.array(dense.kernel)
+    for count in (1, 2, 3):
+        assert net.train_on_batch(X, X) == 0
+        assert net.count_steps() == count
+    np.testing.assert_array_equal(dense.kernel, kernel)
+    net.sampler = FromList([(1,)])
+    net.fit(X, X, epochs=2, verbose=0)
+    assert np.any(np.array(dense.kernel) != kernel)

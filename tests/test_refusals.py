@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from models import SHAPE, cross_entropy, data, small_net
+from models import SHAPE, FromList, cross_entropy, data, small_net
 
 import keras_spos as ks
 from keras_spos import search
@@ -278,3 +278,39 @@ def test_a_table_of_ones_own_gives_finite_costs():
     ):
         with pytest.raises(ValueError, match="energy returns finite numbers"):
             run()
+
+
+class Noise(layers.Layer):
+    """Draws random numbers that no seed generator of its own makes."""
+
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.GRU(3, stateful=True, return_sequences=True),
+        lambda: layers.SpectralNormalization(layers.Dense(3)),
+        pytest.param(
+            Noise,
+            marks=pytest.mark.skipif(
+                keras.backend.backend() == "jax", reason="Keras itself refuses it"
+            ),
+        ),
+    ],
+    ids=["states", "trainable", "random"],
+)
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_layers_that_assign_what_a_step_would_lose(layer, where):
+    layer = layer()
+    options = [layers.Dense(3) if where == "fixed" else layer, layers.Dense(3)]
+    x = inputs = keras.Input(batch_shape=(2, 5, 3))
+    if where == "fixed":
+        x = layer(x)
+    net = ks.Supernet(inputs, ks.ChoiceBlock(options, "ab")(x))
+    net.sampler = FromList([(0,)])
+    net.compile("sgd", "mse")
+    x = np.ones((2, 5, 3), "float32")
+    with pytest.raises(ValueError, match=f"would lose .* among .*{layer.name}"):
+        net.train_on_batch(x, x)

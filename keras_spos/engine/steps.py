@@ -100,7 +100,8 @@ def _fixed_unit(run, read, written):
         tensors = dict(zip(read, inputs, strict=True))
         for node in run:
             args, kwargs = node.arguments.fill_in(tensors)
-            if getattr(node.operation, "_call_has_training_arg", False):
+            if isinstance(node.operation, keras.layers.Layer):
+                # Whether it takes that or hands it on to layers inside it.
                 kwargs = {**kwargs, "training": training}
             outputs = node.operation(*args, **kwargs)
             for symbolic, value in zip(

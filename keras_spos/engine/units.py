@@ -11,6 +11,8 @@ import functools
 import keras
 from keras import ops
 from keras.src.backend import get_keras_mask
+from keras.src.backend.common import global_state
+from keras.src.layers.layer import CallContext
 
 from keras_spos.engine.lean import lean
 from keras_spos.layers.searchable import MASKED
@@ -214,8 +216,10 @@ class Unit:
         if substitutes:
             cheaper = lean(self._all_operations(), substitutes)
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
-            with cheaper:
+            given = dict(scope.state_mapping)
+            with cheaper, _one_call(self.layers):
                 outputs = self.call(inputs, training)
+            self._check_assigned(given, scope.state_mapping)
             if any(get_keras_mask(y) is not None for y in outputs):
                 raise ValueError(MASKED.format(self.layers[-1].name))
             losses = [
@@ -230,6 +234,37 @@ class Unit:
         state = [scope.get_current_value(v) for v in self._non_trainable]
         penalty = functools.reduce(lambda a, b: a + b, losses) if losses else None
         return outputs, state, penalty
+
+    def _check_assigned(self, before, after):
+        """Raises if layers assigned what a step does not keep."""
+        kept = {id(v) for v in self._non_trainable}
+        # The supernet has warned of these.
+        kept |= {id(v) for x in self.layers for v in x.metrics_variables}
+        if any(x is not before.get(k) for k, x in after.items() if k not in kept):
+            raise ValueError(
+                "A step keeps what layers assign to their non-trainable weights, and "
+                "would lose all else: the states of RNNs with stateful=True, trainable "
+                "weights (SpectralNormalization), random numbers without a "
+                "keras.random.SeedGenerator of the layer's own. Received: such a layer "
+                f"among {[layer.name for layer in self.layers]}."
+            )
+
+
+@contextlib.contextmanager
+def _one_call(layers):
+    """Inside, layers are parts of one call, as those of a model are.
+
+    In a call of its own, a layer forgets the losses that it added in calls before.
+    """
+    for layer in layers:
+        layer._clear_losses()
+    name = "current_call_ctx"
+    before = global_state.get_global_attribute(name)
+    global_state.set_global_attribute(name, CallContext(entry_layer=None))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, before)
 
 
 def _variable_key(variable):

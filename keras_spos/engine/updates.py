@@ -48,6 +48,11 @@ def apply_together(backend, runner, optimizer, groups):
                     gradient = backend.padded(gradient, source)
                 total = totals.get(id(variable), (variable, None))[1]
                 totals[id(variable)] = (variable, backend.add(total, gradient))
+    if not totals:
+        # Nothing on this path trains; the next step draws another one.
+        iterations = getattr(optimizer, "inner_optimizer", optimizer)._iterations
+        runner.write([iterations], [runner.read([iterations])[0] + 1])
+        return
     variables, gradients = zip(*totals.values(), strict=True)
     scaled = hasattr(optimizer, "inner_optimizer")
     with (

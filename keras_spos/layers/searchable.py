@@ -87,9 +87,8 @@ class SearchableLayer(keras.layers.Layer):
 
     def run_part(self, layer, *args, training=None, **kwargs):
         """Runs one of the layers that a choice is made of."""
-        if layer._call_has_training_arg:
-            kwargs["training"] = training
-        return layer(*args, **kwargs)
+        # Whether it takes `training` or hands it on to layers inside it.
+        return layer(*args, training=training, **kwargs)
 
     def call_choice(self, choices, inputs, training=None):
         """Runs what `choices` (Python integers) picks, and nothing else."""
