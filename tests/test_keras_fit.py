@@ -446,3 +446,22 @@ def test_a_path_on_which_nothing_trains_is_a_step_too(optimizer):
     net.sampler = FromList([(1,)])
     net.fit(X, X, epochs=2, verbose=0)
     assert np.any(np.array(dense.kernel) != kernel)
+
+
+def test_outputs_that_are_integers_have_no_gradient():
+    inputs = keras.Input((3,))
+    options = []
+    for name in "ab":
+        x = keras.layers.Dense(4, name=name)(inputs)
+        options.append(keras.Model(inputs, [x, keras.ops.argmax(x, -1)]))
+    x, label = ks.ChoiceBlock(options, "ab", name="block")(inputs)
+    net = ks.Supernet(inputs, {"logits": x, "label": label, "again": label})
+    net.sampler = FromList([(0,)])
+    stock = net.extract((0,))
+    losses = []
+    for model in (net, stock):
+        model.compile(SGD(0.1), {"logits": cross_entropy(), "label": None})
+        y = {"logits": Y, "label": Y, "again": Y}
+        losses.append([model.train_on_batch(X, y) for _ in range(3)])
+    np.testing.assert_allclose(*losses, 1e-5)
+    assert losses[0][2] < losses[0][0]

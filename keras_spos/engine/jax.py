@@ -208,7 +208,16 @@ class Runner:
 
     def value_and_gradient(self, function):
         """Compiles ``f(sources, *rest) -> (value, auxiliary)``, with its gradient."""
-        return self._jit(jax.value_and_grad(function, has_aux=True))
+        differentiate = jax.value_and_grad(function, has_aux=True, allow_int=True)
+
+        def run(sources, *rest):
+            value, gradients = differentiate(sources, *rest)
+            # Outputs that are integers have none.
+            return value, jax.tree.map(
+                lambda x, g: g if _is_float(x) else None, sources, gradients
+            )
+
+        return self._jit(run)
 
     def compile(self, function):
         """Compiles a function of tensors."""
