@@ -54,7 +54,7 @@ def plot_settings(table, paths, path=None, title=None):
     )
     figure, axes = new_figure(size, title)
     high = max(block.costs.max() for block in table.blocks)
-    shades = colormaps["YlGnBu"](0.05 + 0.85 * costs / high)
+    shades = colormaps["YlGnBu"](0.05 + 0.85 * costs / (high or 1.0))
     axes.imshow(shades, aspect="auto")
     for row, column in np.ndindex(costs.shape):
         axes.text(

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 import keras_spos as ks
 from keras_spos.costs import Block, CostTable
 from recipes import spos
-from recipes.common import Output, _without_folders, parser_for
+from recipes.common import Output, _without_folders, checksum, parser_for
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -76,6 +77,17 @@ def test_a_used_folder_is_not_overwritten(quickstart):
 def output(folder, **changed):
     args = {"preset": "smoke", "seed": 0, "resume": False, **changed}
     return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
+
+
+def test_parts_made_from_something_else_are_refused(tmp_path):
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    weights = checksum(net)
+    output(tmp_path).agree("weights", weights)
+    again = output(tmp_path, resume=True)
+    again.agree("weights", checksum(net))
+    net.layers[0].bias.assign([1.0, 0.0])
+    with pytest.raises(SystemExit, match=f"weights {weights}. Received: "):
+        again.agree("weights", checksum(net))
 
 
 def test_an_output_folder_that_cannot_be_written_to(tmp_path):

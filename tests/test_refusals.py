@@ -232,6 +232,16 @@ def test_what_ran_before_sees_that_layers_were_quantized():
     np.testing.assert_allclose(after, net(x), atol=1e-5)
 
 
+def test_inputs_beside_those_of_the_net_are_left_out():
+    b, c = keras.Input((4,), name="b"), keras.Input((4,), name="c")
+    block = ks.ChoiceBlock([layers.Dense(3), layers.Dense(3)])
+    net = ks.Supernet({"b": b, "c": c}, block(layers.Subtract()([b, c])))
+    given = {"b": np.ones((2, 4), "float32"), "c": np.zeros((2, 4), "float32")}
+    more = {"a": np.full((2, 4), 9, "float32"), **given}
+    expected = net.predict(given, verbose=0)
+    np.testing.assert_array_equal(net.predict(more, verbose=0), expected)
+
+
 def test_inputs_without_one_of_their_names():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     block = ks.ChoiceBlock([layers.Dense(3), layers.Dense(3)])

@@ -32,3 +32,10 @@ def test_every_block_of_every_network(tmp_path):
     # Darker is dearer: 2, 2; 4, 1.
     assert shades[1, 0] < shades[0, 0] == shades[0, 1] < shades[1, 1]
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_blocks_that_cost_nothing(tmp_path):
+    space = SearchSpace([Decision("block_0", ("a", "b"))])
+    table = CostTable(space, 1.0, [Block("block_0", (0,), [0.0, 0.0])], "flops", "")
+    figure = plot_settings(table, {"a": (0,)}, tmp_path / "map.png")
+    assert np.all(np.isfinite(figure.axes[0].images[0].get_array()))

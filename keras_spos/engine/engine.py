@@ -35,12 +35,16 @@ class Engine:
         """Model inputs as a flat list of tensors of the declared types."""
         if isinstance(inputs, dict):
             # By name, whatever the structure that the model was made with.
-            missing = {t.name for t in self.model.inputs} - set(inputs)
-            if missing and len(inputs) < len(self.inputs):
+            names = [t.name for t in self.model.inputs]
+            missing = set(names) - set(inputs)
+            if missing and len(inputs) < len(names):
                 raise ValueError(
-                    f"Expected inputs {[t.name for t in self.model.inputs]}. "
+                    f"Expected inputs {names}. "
                     f"Received: a dict without {sorted(missing)}."
                 )
+            if not missing:
+                # What else is there goes nowhere; Keras might take it for an input.
+                inputs = {name: inputs[name] for name in names}
             return self.model._standardize_inputs(inputs)
         tensors = self.model._convert_inputs_to_tensors(keras.tree.flatten(inputs))
         return self.model._adjust_input_rank(tensors)
