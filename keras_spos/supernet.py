@@ -45,6 +45,11 @@ class Supernet(PathTrainer):
     outputs and name, with the defaults of all else. Use
     ``Supernet.from_config(net.get_config())``, which keeps the rest.
 
+    A step keeps what layers assign to their non-trainable weights. Layers that assign
+    anything else (RNNs with ``stateful=True``, `SpectralNormalization`), or draw random
+    numbers without a `keras.random.SeedGenerator` of their own, are refused when they
+    run.
+
     Args:
         inputs: Symbolic inputs, as for `keras.Model`.
         outputs: Symbolic outputs.
