@@ -35,7 +35,7 @@ class Descent:
         self.sizes = space.sizes
         self.order = rng.permutation(space.num_decisions).tolist()
         tests = [
-            (_eliminate(factors, self.order), budget)
+            (_layers(factors, self.order), budget)
             for factors, budget in _inequalities(limits, rng)
         ]
         # Of the combinations those that are hardest to meet tell most.
@@ -54,11 +54,13 @@ class Descent:
             the last thing yielded is None.
         """
         path = [0] * len(self.order)
-        stack = [self._options(path, 0, rng)]
+        known = [np.zeros(len(self.tests))]
+        stack = [self._options(path, 0, known[0], rng)]
         while stack:
             option = next(stack[-1], None)
             if option is None:
                 stack.pop()
+                known.pop()
                 continue
             if not steps:
                 yield None
@@ -69,23 +71,34 @@ class Descent:
             if len(stack) == len(self.order):
                 yield tuple(path)
             else:
-                stack.append(self._options(path, len(stack), rng))
+                known.append(known[-1] + self._settled(path, len(stack)))
+                stack.append(self._options(path, len(stack), known[-1], rng))
 
     def _slack(self, test):
         layers, budget = test
-        lowest, factors = layers[0]
+        lowest, _, factors = layers[0]
         return budget - (lowest + sum(costs for _, costs in factors)).min()
 
-    def _options(self, path, depth, rng):
-        """Options of a decision from which every inequality can still be met."""
+    def _settled(self, path, depth):
+        """For each inequality, the factors that the last decision has settled."""
+        return [
+            sum(costs[tuple(path[d] for d in scope)] for scope, costs in settled)
+            for _, settled, _ in (layers[depth] for layers, _ in self.tests)
+        ]
+
+    def _options(self, path, depth, known, rng):
+        """Options of a decision from which every inequality can still be met.
+
+        `known` is, for each inequality, the sum of all factors settled before.
+        """
         decision = self.order[depth]
         allowed = np.ones(self.sizes[decision], dtype=bool)
-        for layers, budget in self.tests:
-            lowest, factors = layers[depth]
+        for (layers, budget), settled in zip(self.tests, known, strict=True):
+            lowest, _, factors = layers[depth]
             for scope, costs in factors:
                 index = (slice(None) if d == decision else path[d] for d in scope)
                 lowest = lowest + costs[tuple(index)]
-            allowed &= lowest <= budget
+            allowed &= lowest + settled <= budget
         return iter(rng.permutation(np.flatnonzero(allowed)).tolist())
 
 
@@ -116,6 +129,29 @@ def _inequalities(limits, rng):
             ]
             inequalities.append((factors, float(weights @ [b for _, b in scaled])))
     return inequalities
+
+
+def _layers(factors, order):
+    """`_eliminate`, with the factors that the decisions before have settled apart.
+
+    Returns:
+        A list of (constant, those settled by the decision before, those that are open).
+    """
+    layers = _eliminate(factors, order)
+    positions = {decision: number for number, decision in enumerate(order)}
+    # Once settled, a factor is in all layers that follow.
+    depths = {
+        id(factor): 1 + max(positions[d] for d in factor[0]) for factor in layers[-1][1]
+    }
+    never = len(order)
+    return [
+        (
+            constant,
+            [f for f in left if depths.get(id(f), never) == depth],
+            [f for f in left if depths.get(id(f), never) > depth],
+        )
+        for depth, (constant, left) in enumerate(layers)
+    ]
 
 
 def _eliminate(factors, order):
