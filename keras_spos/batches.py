@@ -54,7 +54,7 @@ def as_input(data, model, name):
     flat = keras.tree.flatten(images)
     names = [t.name for t in model.inputs]
     if isinstance(images, dict) and set(names) <= set(images):
-        # What else is there goes nowhere; Keras might take it for an input.
+        # What else is there may have any shape and length.
         images = {name: images[name] for name in names}
         flat = list(images.values())
     if len(flat) != len(names):

@@ -46,11 +46,7 @@ def outputs(net, paths):
 
 
 def call(model):
-    return call_on(model, X)
-
-
-def call_on(model, inputs):
-    return keras.ops.convert_to_numpy(model(inputs, training=False))
+    return keras.ops.convert_to_numpy(model(X, training=False))
 
 
 def counted(score):
@@ -263,76 +259,6 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
         score((X, {**labels, "kind": Y[:19]}))
     with pytest.raises(ValueError, match=r"return a number.*shape \(20,\)"):
         score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
-
-
-def two_inputs(names):
-    """A supernet of images and of numbers, whose inputs are in a dict or a list."""
-    names = names or (None, None)
-    image = x = keras.Input(SHAPE, name=names[0])
-    number = keras.Input((3,), name=names[1])
-    for name in "ab":
-        option = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
-        x = ChoiceBlock([option, keras.layers.Conv2D(4, 3)], "cd", name=name)(x)
-    y = keras.layers.BatchNormalization(name="last")(keras.layers.Dense(4)(number))
-    x = keras.layers.Add()([keras.layers.GlobalAveragePooling2D()(x), y])
-    given = [image, number] if None in names else {names[1]: number, names[0]: image}
-    return randomize(Supernet(given, keras.layers.Dense(CLASSES)(x)), seed=3)
-
-
-@pytest.mark.parametrize("memory", [4e9, 1])
-@pytest.mark.parametrize("names", [None, ("image", "number"), ("z", "n")])
-def test_several_inputs(names, memory):
-    net = two_inputs(names)
-
-    def given(images, seed):
-        numbers = np.random.default_rng(seed).normal(1, 2, (len(images), 3))
-        both = images, numbers.astype("float32")
-        return dict(zip(names, both, strict=True)) if names else list(both)
-
-    def first(inputs, count):
-        return keras.tree.map_structure(lambda x: x[:count], inputs)
-
-    calibration, inputs = given(IMAGES, 0), given(X, 1)
-    score = Evaluator(
-        net, calibration, (inputs, Y), calibration_batch_size=12, memory=memory
-    )
-    for path in [(0, 0), (0, 1), (1, 1)]:
-        model = recalibrate(net.extract(path), calibration)
-        # Before the batch norm stand the numbers alone.
-        numbers = calibration[names[1] if names else 1]
-        dense = next(x for x in model.layers if isinstance(x, keras.layers.Dense))
-        expected = call_on(dense, numbers)
-        last = model.get_layer("last")
-        np.testing.assert_allclose(last.moving_mean, expected.mean(0), 1e-4, 1e-5)
-        np.testing.assert_allclose(last.moving_variance, expected.var(0), 1e-4)
-        outputs = call_on(model, inputs)
-        np.testing.assert_allclose(score.predict(path), outputs, 1e-4, 1e-5)
-        right = np.mean(outputs.argmax(-1) == Y)
-        np.testing.assert_allclose(score(path), right, 1e-6)
-    batches = [(first(inputs, 20), Y)]
-    other = Evaluator(net, [(calibration, None)], batches, batch_size=7)
-    np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
-    if names:
-        # What is not an input, of the shape of one, and of another length.
-        more = [
-            {"a": np.ones_like(x[names[1]]), "b": np.ones(2), **x}
-            for x in (calibration, inputs)
-        ]
-        other = Evaluator(net, more[0], (more[1], Y), memory=memory)
-        np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
-        recalibrate(model, more[0])
-        np.testing.assert_allclose(call_on(model, inputs), outputs, 1e-4, 1e-5)
-    changed = Evaluator(net, calibration, (given(X, 2), Y), calibration_batch_size=12)
-    assert changed.identity() != score.identity()
-    with pytest.raises(ValueError, match="as many validation images.*Received: .*20"):
-        key = names[1] if names else 1
-        short = inputs.copy()
-        short[key] = short[key][:9]
-        Evaluator(net, calibration, (short, Y))
-    with pytest.raises(ValueError, match="for the inputs.*Received: 1 array"):
-        Evaluator(net, IMAGES, (inputs, Y))
-    with pytest.raises(ValueError, match="for the inputs.*Received: 1 array"):
-        recalibrate(net.extract((0, 0)), IMAGES)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])

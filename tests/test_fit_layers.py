@@ -1,0 +1,163 @@
+"""Layers with losses, layers inside, or nothing to train, in a supernet's `fit`.
+
+What Keras makes of the path's stock model is the reference, or a computation by hand.
+"""
+
+import keras
+import numpy as np
+import pytest
+from models import FromList, cross_entropy, data, randomize
+
+import keras_spos as ks
+
+SGD = keras.optimizers.SGD
+X, Y = data(11, (3,))
+
+
+def fit(model):
+    """Two epochs of four batches, the last of two images."""
+    options = {"epochs": 2, "verbose": 0, "shuffle": False, "validation_data": (X, Y)}
+    return model.fit(X, Y, batch_size=3, **options).history
+
+
+def compile_model(model):
+    model.compile(SGD(0.1, momentum=0.9), cross_entropy(), metrics=["accuracy"])
+    return model
+
+
+@keras.saving.register_keras_serializable("tests")
+class Penalized(keras.layers.Layer):
+    """Adds a loss of its own, in training and in evaluation."""
+
+    def call(self, x):
+        self.add_loss(0.3 * keras.ops.mean(keras.ops.square(x)))
+        return x
+
+    def get_config(self):
+        return super().get_config()
+
+
+def penalized_net(where):
+    """Losses of layers' own in a fixed layer, or in the option that is taken."""
+    fixed, option = (
+        [keras.layers.ActivityRegularization(0.2, name=f"{n}_l1"), Penalized(name=n)]
+        if n == where
+        else [keras.layers.Identity(name=n)]
+        for n in ("fixed", "option")
+    )
+    x = inputs = keras.Input((3,), name="features")
+    dense = keras.layers.Dense(5, kernel_regularizer="l2", name="dense")
+    other = keras.layers.Dense(5, name="other")
+    x = ks.ChoiceBlock([other, [dense, *option]], "ab", name="block")(x)
+    for layer in [keras.layers.Dense(4, name="classifier"), *fixed]:
+        x = layer(x)
+    return randomize(ks.Supernet(inputs, x, sampler=FromList([(1,)])))
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_losses_of_layers_are_part_of_training_and_evaluation(where):
+    net = penalized_net(where)
+    net.set_path((1,))
+    stock = net.extract()
+    assert len(stock.losses) == 1
+    results = []
+    for model in (compile_model(net), compile_model(stock)):
+        history = fit(model)
+        assert min(history["val_loss"]) > 0
+        scores = model.evaluate(X, Y, verbose=0)
+        outputs = model.predict(X, verbose=0)
+        results.append((history["loss"], history["val_loss"], scores, outputs))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+def test_mixed_precision_of_losses_of_layers(mixed_precision):
+    # Keras itself adds up losses of one precision only, on TensorFlow.
+    scores = []
+    for policy in ("float32", "mixed_bfloat16"):
+        mixed_precision(policy)
+        net = compile_model(penalized_net("option"))
+        net.set_path((1,))
+        scores.append([net.train_on_batch(X, Y)[0], net.test_on_batch(X, Y)[0]])
+    np.testing.assert_allclose(*scores, 0.02)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Normalizing(keras.layers.Layer):
+    """Holds a batch norm, and leaves it to Keras when that trains."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+
+    def call(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_layers_inside_those_that_take_no_argument_training(where):
+    x = inputs = keras.Input((3,), name="features")
+    dense = keras.layers.Dense(5, name="dense")
+    if where == "option":
+        options = [keras.layers.Identity(name="nothing"), Normalizing(name="option")]
+        x = ks.ChoiceBlock(options, "ab", name="block")(dense(x))
+    else:
+        options = [keras.layers.Dense(5, name="other"), dense]
+        x = ks.ChoiceBlock(options, "ab", name="block")(Normalizing(name="fixed")(x))
+    net = ks.Supernet(inputs, keras.layers.Dense(4, name="classifier")(x))
+    net.sampler = FromList([(1,)])
+    net = randomize(net)
+    stock = net.extract((1,))
+    net.set_path((1,))
+    histories = [fit(compile_model(model)) for model in (net, stock)]
+    for key, values in histories[1].items():
+        np.testing.assert_allclose(histories[0][key], values, 1e-5)
+    for a, b in zip(net.extract((1,)).weights, stock.weights, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_losses_of_every_call_of_a_layer_count(where):
+    scale = keras.layers.Dense(3, "linear", False, "identity", name="scale")
+    scale.activity_regularizer = keras.regularizers.L2(0.5)
+    twice = [scale, scale]
+    x = inputs = keras.Input((3,))
+    before, option = (twice, []) if where == "fixed" else ([], twice)
+    for layer in before:
+        x = layer(x)
+    x = ks.ChoiceBlock([option, keras.layers.Dense(3)], "ab")(x)
+    net = ks.Supernet(inputs, x, sampler=FromList([(0,)]))
+    net.compile(SGD(0.0), "mse")
+    # The penalty of each call is the mean, over images, of half the sum of squares.
+    expected = 2 * np.mean(0.5 * np.sum(X**2, axis=-1))
+    np.testing.assert_allclose(net.train_on_batch(X, X), expected, 1e-5)
+    np.testing.assert_allclose(net.test_on_batch(X, X), expected, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: SGD(0.1),
+        lambda: SGD(0.1, global_clipnorm=1.0),
+        lambda: SGD(0.1, gradient_accumulation_steps=2, use_ema=True),
+        lambda: keras.optimizers.LossScaleOptimizer(SGD(0.1)),
+    ],
+    ids=["separable", "clipped", "accumulated", "scaled"],
+)
+def test_a_path_on_which_nothing_trains_is_a_step_too(optimizer):
+    inputs = keras.Input((3,))
+    dense = keras.layers.Dense(3)
+    net = ks.Supernet(inputs, ks.ChoiceBlock([[], dense], "ab")(inputs))
+    net.sampler = FromList([(0,)])
+    net.compile(optimizer(), "mse")
+    kernel = np.array(dense.kernel)
+    for count in (1, 2, 3):
+        assert net.train_on_batch(X, X) == 0
+        assert net.count_steps() == count
+    np.testing.assert_array_equal(dense.kernel, kernel)
+    net.sampler = FromList([(1,)])
+    net.fit(X, X, epochs=2, verbose=0)
+    assert np.any(np.array(dense.kernel) != kernel)
