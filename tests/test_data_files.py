@@ -19,6 +19,8 @@ from PIL import Image
 from keras_spos import data
 from keras_spos.data import decode, photo
 
+IS_JAX = keras.config.backend() == "jax"
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -37,6 +39,8 @@ def epoch(train, number):
 
 
 def training(files, engine, **options):
+    if engine == "device":
+        engine, options = "pillow", options | {"finish_on": "device"}
     return data.training(
         files, 4, augment="imagenet", size=24, engine=engine, workers=2, **options
     )
@@ -90,7 +94,7 @@ def test_evaluation_of_files(files, engine):
     np.testing.assert_allclose(data.standardise(kept.images, mean, std), x, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ENGINES + ["device"] * IS_JAX)
 def test_fit_reads_files_by_epoch(files, engine):
     from test_data_stream import SetEpoch, value
 
@@ -159,6 +163,27 @@ def test_images_do_not_depend_on_who_makes_them(files):
 
     for a, b in zip(first(1), first(3), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_images_do_not_depend_on_where_they_are_finished(files):
+    if not IS_JAX:
+        with pytest.raises(ValueError, match="backend 'tensorflow'"):
+            data.evaluation(files, 4, finish_on="device")
+        return
+
+    def batches(where, **options):
+        options |= {"mean": (0.4,) * 3, "std": (0.2,) * 3, "finish_on": where}
+        train = training(files, "pillow", **options)
+        held_out = data.evaluation(files, 5, size=24, short_side=28, **options)
+        return epoch(train, 1) + list(held_out)
+
+    host, device = batches("host"), batches("device")
+    assert len(host) == len(device) == 6
+    for (x, y), (x_device, y_device) in zip(host, device, strict=True):
+        np.testing.assert_allclose(x, x_device, atol=1e-4)
+        np.testing.assert_array_equal(y, y_device)
+    assert isinstance(host[-1][0], np.ndarray)
+    assert not isinstance(device[-1][0], np.ndarray)
 
 
 def test_a_worker_that_was_killed_is_replaced(files):
@@ -283,3 +308,11 @@ def test_errors(files):
         data.training(files, 15, augment="imagenet")
     with pytest.raises(ValueError, match="short_side=20, size=24"):
         data.evaluation(files, 4, size=24, short_side=20)
+    with pytest.raises(ValueError, match="finish_on 'host', 'device' or None.*'gpu'"):
+        data.training(files, 4, augment="imagenet", finish_on="gpu")
+    with pytest.raises(ValueError, match="engine of another kind"):
+        data.evaluation(
+            data.ArrayData(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int)),
+            4,
+            finish_on="device",
+        )

@@ -1,6 +1,7 @@
 """Crops and colours of one photograph: by hand, and the same in either engine."""
 
 import io
+import itertools
 import math
 
 import numpy as np
@@ -92,6 +93,32 @@ def test_training_photo_mirrors_half_of_the_images():
         assert pixels.min() >= 0 and pixels.max() <= 255
         falls += pixels[4, 0, 0] > pixels[4, -1, 0]
     assert 110 < falls < 190  # standard deviation 9
+
+
+def test_a_device_finishes_a_batch_alike():
+    pytest.importorskip("jax")
+    from keras_spos.data import photo_jax, pixels
+
+    images = np.stack([np.asarray(smooth(20, 30, seed)) for seed in range(6)])
+    orders = list(itertools.permutations(range(3)))
+    factors = np.random.default_rng(0).uniform(0.6, 1.4, (6, 3))
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    jitters = list(zip(factors, orders, strict=True))
+    expected = [
+        photo.colour_jitter(image.astype(np.float32), *jitter)
+        for image, jitter in zip(images, jitters, strict=True)
+    ]
+    assert (np.array(expected) == 255).any(axis=(1, 2, 3)).sum() > 1  # Some clip.
+    np.testing.assert_allclose(
+        photo_jax.finish(images, jitters, mean, std),
+        pixels.standardise(np.array(expected), mean, std),
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(
+        photo_jax.finish(images, (), mean, std),
+        pixels.standardise(images, mean, std),
+        atol=1e-5,
+    )
 
 
 # The same in tf.data.

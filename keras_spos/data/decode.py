@@ -32,7 +32,7 @@ _MOST_FILES = 16
 _files = weakref.WeakSet()
 
 
-def photo_batches(data, augment, size, short_side, mean, std, workers):
+def photo_batches(data, augment, size, short_side, mean, std, workers, on_device=False):
     """Returns a `make_batch` for `stream.Stream`.
 
     Args:
@@ -43,16 +43,19 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
         mean: Three channel means as fractions of 255, or None.
         std: Three standard deviations, likewise.
         workers: How many processes work on a batch; None is one a core.
+        on_device: Whether JAX's device does the jitter and standardises.
 
     Returns:
         A function of (indices int ``[b]``, `numpy.random.Generator`) that returns
-        (float32 ``[b, size, size, 3]``, int32 ``[b]``).
+        (float32 ``[b, size, size, 3]``, int32 ``[b]``); the images are a JAX array if
+        they were `on_device`.
     """
     loky = require("loky", "loky")
     require("PIL.Image", "pillow")
     write = _ByValue(write_photos, photo, pixels)
     workers = workers or loky.cpu_count()
-    kind = (size, None if augment else short_side, mean, std)
+    kind = (size, None if augment else short_side, not on_device, mean, std)
+    dtype = np.uint8 if on_device else np.float32
 
     def make_batch(indices, generator):
         sources = _sources(data, indices)
@@ -60,7 +63,8 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
         seeds = generator.bit_generator.seed_seq.spawn(len(indices))
         step = -(-len(indices) // (workers * _TASKS_A_WORKER))
         shape = (len(indices), size, size, 3)
-        with _images_in_memory(shape) as (images, file), _pool_of(workers) as pool:
+        memory = _images_in_memory(shape, dtype)
+        with memory as (images, file), _pool_of(workers) as pool:
             tasks = [
                 pool.submit(
                     write,
@@ -70,10 +74,13 @@ def photo_batches(data, augment, size, short_side, mean, std, workers):
                 for start in range(0, len(indices), step)
             ]
             concurrent.futures.wait(tasks)
-            for task in tasks:
-                task.result()
+            jitters = [jitter for task in tasks for jitter in task.result()]
             if len(_files) > _MOST_FILES:
                 images = images.copy()
+        if on_device:
+            from keras_spos.data import photo_jax
+
+            images = photo_jax.finish(images, jitters, mean, std)
         return images, data.labels[indices].astype(np.int32)
 
     return make_batch
@@ -83,23 +90,35 @@ def write_photos(file, start, kind, sources, seeds):
     """Makes some images of a batch, in a process of its own.
 
     Args:
-        file: The file that the batch is made in, float32 ``[b, size, size, 3]``.
+        file: The file that the batch is made in, ``[b, size, size, 3]``.
         start: Where in the file the first one begins, in bytes.
-        kind: Height and width in pixels; None, or the short side for evaluation; means;
-            standard deviations.
+        kind: Height and width in pixels; None, or the short side for evaluation;
+            whether to jitter and standardise, to float32, or to leave that, at uint8;
+            means; standard deviations.
         sources: See `read_image`.
         seeds: A `numpy.random.SeedSequence` for each.
+
+    Returns:
+        (factors, order) of the jitter of each; empty in evaluation.
     """
-    size, short_side, mean, std = kind
+    size, short_side, is_finished, mean, std = kind
+    jitters = []
     with open(file, "r+b") as target:
         target.seek(start)
         for source, seed in zip(sources, seeds, strict=True):
             image = read_image(source)
             if short_side is None:
-                made = photo.training_photo(image, np.random.default_rng(seed), size)
+                generator = np.random.default_rng(seed)
+                made, *jitter = photo.training_crop(image, generator, size)
+                jitters.append(jitter)
             else:
                 made = photo.evaluation_photo(image, size, short_side)
-            target.write(pixels.standardise(made, mean, std))
+            if is_finished and short_side is None:
+                made = photo.colour_jitter(made.astype(np.float32), *jitter)
+            if is_finished:
+                made = pixels.standardise(made, mean, std)
+            target.write(np.ascontiguousarray(made))
+    return jitters
 
 
 def read_image(source):
@@ -192,7 +211,7 @@ class _ByValue:
 
 
 @contextlib.contextmanager
-def _images_in_memory(shape):
+def _images_in_memory(shape, dtype=np.float32):
     """(array, file name): an array that other processes write to by the file.
 
     The array outlives the file. Without room in memory, as in a container, it is on
@@ -200,7 +219,7 @@ def _images_in_memory(shape):
     """
     from loky.backend import resource_tracker
 
-    size = 4 * math.prod(shape)
+    size = np.dtype(dtype).itemsize * math.prod(shape)
     folder = "/dev/shm"  # Of Linux alone.
     if not os.path.isdir(folder) or shutil.disk_usage(folder).free < 4 * size:
         folder = None
@@ -211,6 +230,6 @@ def _images_in_memory(shape):
             file.truncate(size)
             mapped = mmap.mmap(file.fileno(), size)
             _files.add(mapped)
-            yield np.frombuffer(mapped, np.float32).reshape(shape), file.name
+            yield np.frombuffer(mapped, dtype).reshape(shape), file.name
         finally:
             resource_tracker.unregister(file.name, "file")

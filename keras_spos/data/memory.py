@@ -32,7 +32,13 @@ def in_memory(data, size=224, short_side=256, *, engine=None, workers=None):
     images = np.empty((len(data), size, size, 3), np.uint8)
     labels = np.empty(len(data), np.int64)
     batches = evaluation(
-        data, 64, size=size, short_side=short_side, engine=engine, workers=workers
+        data,
+        64,
+        size=size,
+        short_side=short_side,
+        engine=engine,
+        workers=workers,
+        finish_on="host",
     )
     start = 0
     for pixels, label in batches:

@@ -6,8 +6,8 @@ contrast and saturation scaled by 0.6 to 1.4, *in random order*; mirrored with
 probability 1/2. Evaluation: short side to 256, centre crop of 224. All resizing is
 bilinear with the filter widened when it shrinks (antialiased), as Pillow does it.
 
-This is the numpy and Pillow form; `photo_tf` is the same for `tf.data`, and a test
-holds them equal.
+This is the numpy and Pillow form; `photo_tf` is the same for `tf.data`, `photo_jax`
+the end of it for a batch on a device, and tests hold them equal.
 
 Example:
     >>> image = PIL.Image.open("cat.jpg").convert("RGB")
@@ -36,6 +36,21 @@ def training_photo(image, generator, size=224):
     Returns:
         float32 ``[size, size, 3]``, 0 to 255.
     """
+    pixels, factors, order = training_crop(image, generator, size)
+    return colour_jitter(pixels.astype(np.float32), factors, order)
+
+
+def training_crop(image, generator, size=224):
+    """Draws the same augmentation, and leaves its last step, the jitter, to do.
+
+    Args:
+        image: As in `training_photo`.
+        generator: Likewise.
+        size: Likewise.
+
+    Returns:
+        (uint8 ``[size, size, 3]``, factors, order); see `colour_jitter`.
+    """
     from PIL import Image
 
     place = generator.random(2 * TRIES + 2)
@@ -46,7 +61,7 @@ def training_photo(image, generator, size=224):
     image = _resize(image, size, size)
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return colour_jitter(np.asarray(image, np.float32), factors, order)
+    return np.asarray(image), factors, order
 
 
 def evaluation_photo(image, size=224, short_side=256):
