@@ -265,7 +265,7 @@ class PathTrainer(Functional):
         parts = (self._compile_loss, self._compile_metrics, self.optimizer)
         if all(part is None or part.built for part in parts):
             return
-        _check_optimizer(self.optimizer)
+        _check_optimizer(self.optimizer, self.operations)
         self.optimizer.build(self.trainable_variables)
 
         def symbolic(value):
@@ -292,11 +292,31 @@ class PathTrainer(Functional):
         """Nothing to do: variables are always up to date."""
 
 
-def _check_optimizer(optimizer):
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+def _optimizers(*names):
+    """Classes of Keras' optimizers; those that its version has."""
+    return tuple(
+        vars(keras.optimizers)[n] for n in names if n in vars(keras.optimizers)
+    )
+
+
+_OF_ALL_OR_NONE = _optimizers("MultiOptimizer")
+# Their update of a number depends on norms or products of all of the weight.
+_OF_WHOLE_WEIGHTS = _optimizers("Adafactor", "Lamb", "Muon")
+
+
+def _check_optimizer(optimizer, operations):
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, _OF_ALL_OR_NONE):
         raise ValueError(
             "Expected an optimizer that can update some of a model's variables: those "
             "on the path. Received: a MultiOptimizer, which updates all or none."
+        )
+    wide = [op.name for op in operations if getattr(op, "widths", ())]
+    if wide and isinstance(optimizer, _OF_WHOLE_WEIGHTS):
+        raise ValueError(
+            "Where widths share a weight, a step updates a slice of it. Expected an "
+            "optimizer to which each number of a weight is one of its own, such as SGD "
+            f"or AdamW. Received: {type(optimizer).__name__}, and widths in {wide}"
         )
 
 

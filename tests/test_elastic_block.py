@@ -123,6 +123,16 @@ def test_elastic_convolution_equals_its_plain_layer():
         )
 
 
+class Doubling(keras.Model):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+def doubling():
+    inputs = keras.Input((*SHAPE[:2], 4))
+    return Doubling(inputs, layers.ReLU()(inputs))
+
+
 def normalizing():
     inputs = keras.Input((3,))
     return keras.Model(inputs, layers.Normalization(name="n")(inputs))
@@ -135,6 +145,7 @@ def normalizing():
         (lambda: ElasticBlock([], widths="ab"), "at least one option.*0 options"),
         (lambda: ElasticBlock([inverted("a", 3)]), "needs widths or bits"),
         (lambda: ElasticBlock([normalizing()], widths="ab"), "Received: 'n' in an"),
+        (lambda: ElasticBlock([doubling()], widths="ab"), "a `call` of their own"),
         (
             lambda: ElasticQuantizedConv2D((4,), 3, bits=[(0, 2)]),
             "1 to 8, or 32 for float. Received: 0",

@@ -80,6 +80,22 @@ def test_an_optimizer_that_updates_all_or_nothing_is_refused():
         net.train_on_batch(*data(6))
 
 
+@pytest.mark.parametrize("name", ["Adafactor", "Lamb", "Muon"])
+def test_an_optimizer_of_whole_weights_is_refused_where_widths_share_them(name):
+    inputs = keras.Input((3,))
+    x = ks.layers.SliceableDense((2, 4), name="dense")(inputs)
+    option = keras.Model(inputs, ks.layers.SliceableDense((5, 5))(x))
+    x = ks.ElasticBlock([option], widths="ab", name="wide")(inputs)
+    net = ks.Supernet(inputs, x)
+    batch = np.ones((2, 3)), np.ones((2, 5))
+    net.compile(getattr(keras.optimizers, name)(), "mse")
+    with pytest.raises(ValueError, match=rf"SGD or AdamW. Received: {name}.*'wide'"):
+        net.train_on_batch(*batch)
+    small_net().compile(getattr(keras.optimizers, name)(), cross_entropy())
+    net.compile(keras.optimizers.Nadam(), "mse")
+    net.train_on_batch(*batch)
+
+
 def test_a_metric_of_errors_or_a_function_is_refused():
     x, y = data(6)
     for metric, words in (("mae", "the lowest"), (lambda a, b: a, "a function")):

@@ -13,6 +13,7 @@ import types
 
 import keras
 
+from keras_spos.graph import has_own_call
 from keras_spos.layers.choice_block import as_list, default_label
 from keras_spos.layers.elastic import ElasticLayer
 from keras_spos.layers.searchable import SearchableLayer
@@ -50,6 +51,12 @@ class ElasticBlock(SearchableLayer):
             if not hasattr(option, "_nodes_by_depth"):
                 raise ValueError(
                     "An option of an ElasticBlock is a Functional model. "
+                    f"Received: {option!r}"
+                )
+            if has_own_call(option):
+                raise ValueError(
+                    "An ElasticBlock makes its options anew for every width, from "
+                    "their graphs. Expected models without a `call` of their own. "
                     f"Received: {option!r}"
                 )
             for layer in option._flatten_layers():
