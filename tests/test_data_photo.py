@@ -78,6 +78,9 @@ def test_evaluation_photo_by_hand():
     image = Image.fromarray(np.full([100, 61, 3], 7, np.uint8))
     result = photo.evaluation_photo(image, size=20, short_side=30)
     assert result.shape == (20, 20, 3) and (result == 7).all()
+    # Resized as a whole, this one would take 5 GB.
+    image = Image.fromarray(np.full([4, 100_000, 3], 7, np.uint8))
+    assert (photo.evaluation_photo(image) == 7).all()
     assert photo.resized_shape(100, 61, 30) == (49, 30)
     assert photo.resized_shape(300, 500, 256) == (256, 426)
 
@@ -166,6 +169,11 @@ def test_both_engines_decode_the_same_crop(photo_tf, form):
     assert result.shape == expected.shape
     # Chroma is interpolated from outside the crop only if all of it is decoded.
     assert np.abs(result - expected).max() <= (4 if form == "JPEG" else 0)
+
+
+def test_tf_data_resizes_no_more_of_a_long_image_than_is_seen(photo_tf):
+    encoded = encode(Image.fromarray(np.full([4, 50_000, 3], 7, np.uint8)), "PNG")
+    assert (np.asarray(photo_tf.evaluation_photo(encoded)) == 7).all()
 
 
 @pytest.mark.parametrize("shape", [(90, 120), (120, 90), (70, 70), (48, 500)])

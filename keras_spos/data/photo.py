@@ -76,9 +76,11 @@ def evaluation_photo(image, size=224, short_side=256):
         uint8 ``[size, size, 3]``.
     """
     height, width = resized_shape(image.height, image.width, short_side)
-    image = _resize(image, height, width)
     top, left = (height - size) // 2, (width - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    across, down = image.width / width, image.height / height
+    # Only what the crop shows is resized: the whole of a long image may be huge.
+    place = (left * across, top * down, (left + size) * across, (top + size) * down)
+    return np.asarray(_resize(image, size, size, place))
 
 
 def resized_shape(height, width, short_side):
@@ -144,7 +146,7 @@ def colour_jitter(pixels, factors, order):
     return pixels
 
 
-def _resize(image, height, width):
+def _resize(image, height, width, place=None):
     from PIL import Image
 
-    return image.resize((width, height), Image.Resampling.BILINEAR)
+    return image.resize((width, height), Image.Resampling.BILINEAR, place)

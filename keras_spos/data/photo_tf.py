@@ -44,12 +44,18 @@ def evaluation_photo(encoded, size=224, short_side=256):
     Returns:
         uint8 tensor ``[size, size, 3]``, rounded.
     """
-    pixels = _decode(encoded)
+    pixels = tf.cast(_decode(encoded), tf.float32)
     shape = tf.shape(pixels)[:2]
-    height, width = tf.unstack(shape * short_side // tf.reduce_min(shape))
-    pixels = _resize(pixels, height, width)
-    top, left = (height - size) // 2, (width - size) // 2
-    pixels = pixels[top : top + size, left : left + size]
+    resized = shape * short_side // tf.reduce_min(shape)
+    # `tf.image.resize` and a crop, but that only what the crop shows is resized.
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=[size, size],
+        scale=tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32),
+        translation=-tf.cast((resized - size) // 2, tf.float32),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
     # Half up, as Pillow rounds; tf.round is half to even.
     pixels = tf.floor(tf.clip_by_value(pixels, 0, 255) + 0.5)
     return tf.ensure_shape(tf.cast(pixels, tf.uint8), [size, size, 3])
