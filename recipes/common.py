@@ -106,7 +106,7 @@ class Output:
         try:
             os.makedirs(self.folder, exist_ok=True)
             self.runs = _append_run(
-                self.path("runs.json"), args, ("preset", "seed", *same)
+                self.path("runs.json"), recipe, args, ("preset", "seed", *same)
             )
         except OSError as error:
             raise SystemExit(
@@ -272,15 +272,21 @@ def _git(*words):
     return done.stdout.strip()
 
 
-def _append_run(path, args, same):
+def _append_run(path, recipe, args, same):
     """Starts a run's entry: what it was, and the minutes until its last part ended."""
     runs = []
     if os.path.exists(path):
         with open(path) as file:
             runs = json.load(file)
+    # Entries of earlier versions do not tell.
+    owner = runs[-1].get("recipe", recipe) if runs else recipe
+    if owner != recipe:
+        raise SystemExit(
+            f"{os.path.dirname(path)} is the output of recipes.{owner}. Expected "
+            f"another --output-dir. Received: recipes.{recipe}"
+        )
     same = {name: getattr(args, name) for name in same}
     for name, value in same.items():
-        # Entries of earlier versions do not tell.
         begun = runs[-1].get(name, value) if runs else value
         if begun != value:
             raise SystemExit(
@@ -289,7 +295,8 @@ def _append_run(path, args, same):
                 f"Received: --{name} {value}"
             )
     today = datetime.date.today().isoformat()
-    runs.append({"commit": _commit(), "date": today, **same, "minutes": 0.0})
+    run = {"recipe": recipe, "commit": _commit(), "date": today, **same, "minutes": 0.0}
+    runs.append(run)
     _write_json(path, runs)
     return runs
 

@@ -74,9 +74,9 @@ def test_a_used_folder_is_not_overwritten(quickstart):
     assert "--resume" in done.stderr
 
 
-def output(folder, **changed):
+def output(folder, recipe="quickstart", **changed):
     args = {"preset": "smoke", "seed": 0, "resume": False, **changed}
-    return Output("quickstart", argparse.Namespace(output_dir=str(folder), **args))
+    return Output(recipe, argparse.Namespace(output_dir=str(folder), **args))
 
 
 def test_parts_made_from_something_else_are_refused(tmp_path):
@@ -115,6 +115,14 @@ def test_a_folder_goes_on_with_what_it_was_begun(name, begun, other, tmp_path):
     # Entries of earlier versions told neither.
     (tmp_path / "runs.json").write_text('[{"minutes": 1.0}]')
     assert len(output(tmp_path, resume=True, **{name: other}).runs) == 2
+
+
+def test_a_folder_is_of_one_recipe(tmp_path):
+    output(tmp_path)
+    before = (tmp_path / "runs.json").read_text()
+    with pytest.raises(SystemExit, match="quickstart. .*Received: recipes.spos_table3"):
+        output(tmp_path, "spos_table3", resume=True)
+    assert (tmp_path / "runs.json").read_text() == before
 
 
 def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
