@@ -106,29 +106,40 @@ def write_photos(file, start, kind, sources, seeds):
     with open(file, "r+b") as target:
         target.seek(start)
         for source, seed in zip(sources, seeds, strict=True):
-            image = read_image(source)
             if short_side is None:
-                generator = np.random.default_rng(seed)
-                made, *jitter = photo.training_crop(image, generator, size)
-                jitters.append(jitter)
+                drawn = photo.draw(np.random.default_rng(seed))
+                image = read_image(source, photo.least_to_crop, drawn, size)
+                made = photo.training_crop(image, drawn, size)
+                jitters.append((drawn.factors, drawn.order))
             else:
+                image = read_image(source, photo.least_to_evaluate, short_side)
                 made = photo.evaluation_photo(image, size, short_side)
             if is_finished and short_side is None:
-                made = photo.colour_jitter(made.astype(np.float32), *jitter)
+                made = photo.colour_jitter(made.astype(np.float32), *jitters[-1])
             if is_finished:
                 made = pixels.standardise(made, mean, std)
             target.write(np.ascontiguousarray(made))
     return jitters
 
 
-def read_image(source):
-    """Returns a file, by its path, or a uint8 array as an RGB `PIL.Image`."""
+def read_image(source, least=None, *arguments):
+    """Returns a file, by its path, or a uint8 array as an RGB `PIL.Image`.
+
+    Args:
+        source: The file's path, or the array.
+        least: A function of a height, a width and the `arguments` that tells how small
+            a file may be decoded, see `photo.least_to_crop`; None for its own size.
+        *arguments: See `least`.
+    """
     from PIL import Image
 
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
     try:
         with Image.open(source) as image:
+            if least is not None:
+                height, width = least(image.height, image.width, *arguments)
+                image.draft(None, (math.ceil(width), math.ceil(height)))
             image.load()
             if image.mode.startswith("I"):  # 16 bits, which `convert` clips at 255.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -15,6 +15,7 @@ Example:
 """
 
 import math
+import typing
 
 import numpy as np
 
@@ -36,32 +37,66 @@ def training_photo(image, generator, size=224):
     Returns:
         float32 ``[size, size, 3]``, 0 to 255.
     """
-    pixels, factors, order = training_crop(image, generator, size)
-    return colour_jitter(pixels.astype(np.float32), factors, order)
+    drawn = draw(generator)
+    pixels = training_crop(image, drawn, size)
+    return colour_jitter(pixels.astype(np.float32), drawn.factors, drawn.order)
 
 
-def training_crop(image, generator, size=224):
-    """Draws the same augmentation, and leaves its last step, the jitter, to do.
+class Drawn(typing.NamedTuple):
+    """What is random of one image; see `crop_box` and `colour_jitter`."""
+
+    place: np.ndarray
+    factors: np.ndarray
+    order: np.ndarray
+    mirrored: bool
+
+
+def draw(generator):
+    """Draws what is random of one image."""
+    return Drawn(
+        place=generator.random(2 * TRIES + 2),
+        factors=1 - JITTER + 2 * JITTER * generator.random(3),
+        order=generator.permutation(3),
+        mirrored=generator.random() < 0.5,
+    )
+
+
+def training_crop(image, drawn, size=224):
+    """Does all of the training augmentation but the jitter.
 
     Args:
         image: As in `training_photo`.
-        generator: Likewise.
-        size: Likewise.
+        drawn: What `draw` returned.
+        size: As in `training_photo`.
 
     Returns:
-        (uint8 ``[size, size, 3]``, factors, order); see `colour_jitter`.
+        uint8 ``[size, size, 3]``.
     """
     from PIL import Image
 
-    place = generator.random(2 * TRIES + 2)
-    top, left, height, width = crop_box(image.height, image.width, place)
-    factors = 1 - JITTER + 2 * JITTER * generator.random(3)
-    order = generator.permutation(3)
+    top, left, height, width = crop_box(image.height, image.width, drawn.place)
     image = image.crop((left, top, left + width, top + height))
     image = _resize(image, size, size)
-    if generator.random() < 0.5:
+    if drawn.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image), factors, order
+    return np.asarray(image)
+
+
+def least_to_crop(height, width, drawn, size=224):
+    """How small a photograph may be decoded for `training_crop`: (height, width).
+
+    JPEG files can be decoded at a half, a quarter or an eighth, each pixel the mean of
+    several: in a fraction of the time, for those of a camera. The crop is to be twice
+    what it is resized to, so that the filter sees enough.
+    """
+    _, _, box_height, box_width = crop_box(height, width, drawn.place)
+    return 2 * size * height / box_height, 2 * size * width / box_width
+
+
+def least_to_evaluate(height, width, short_side=256):
+    """The same for `evaluation_photo`."""
+    scale = 2 * short_side / min(height, width)
+    return scale * height, scale * width
 
 
 def evaluation_photo(image, size=224, short_side=256):

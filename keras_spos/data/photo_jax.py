@@ -4,8 +4,9 @@ The jitter is a third of what an image costs a core, and 8-bit pixels are a quar
 the bytes that processes write and that travel to the device.
 
 Example:
-    >>> pixels, *jitter = training_crop(image, np.random.default_rng(0))
-    >>> batch = finish(pixels[None], [jitter])  # float32 [1, 224, 224, 3]
+    >>> drawn = draw(np.random.default_rng(0))
+    >>> pixels = training_crop(image, drawn)
+    >>> finish(pixels[None], [(drawn.factors, drawn.order)])  # [1, 224, 224, 3]
 """
 
 import jax
