@@ -206,7 +206,7 @@ def test_large_photographs_are_decoded_small(tmp_path):
         crops = [photo.training_crop(i, drawn, 40).astype(int) for i in (image, whole)]
         same.append(np.abs(crops[0] - crops[1]).mean())
         mirrored.append(np.abs(crops[0] - crops[1][:, ::-1]).mean())
-    assert len(sizes) > 2
+    assert len(sizes) > 1
     # The box is rounded to pixels of the small image: to less than one of the crop.
     assert np.mean(same) < 1 and max(same) < 3 and np.mean(mirrored) > 10
     image = decode.read_image(path, photo.least_to_evaluate, 64)
