@@ -277,7 +277,7 @@ def test_images_of_16_bits(tmp_path, channels):
     path = tmp_path / "deep.png"
     path.write_bytes(png_of_16_bits(values))
     expected = np.broadcast_to(values >> 8, (6, 6, 3))
-    np.testing.assert_array_equal(np.asarray(decode.read_image(path)), expected)
+    np.testing.assert_array_equal(np.asarray(decode.read_image(path)[0]), expected)
     files = data.FileData([path], [0])
     for engine in ENGINES:
         kept = data.in_memory(files, 6, 6, engine=engine, workers=1)

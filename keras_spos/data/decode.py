@@ -108,11 +108,11 @@ def write_photos(file, start, kind, sources, seeds):
         for source, seed in zip(sources, seeds, strict=True):
             if short_side is None:
                 drawn = photo.draw(np.random.default_rng(seed))
-                image = read_image(source, photo.least_to_crop, drawn, size)
-                made = photo.training_crop(image, drawn, size)
+                image, shape = read_image(source, photo.least_to_crop, drawn, size)
+                made = photo.training_crop(image, drawn, size, shape)
                 jitters.append((drawn.factors, drawn.order))
             else:
-                image = read_image(source, photo.least_to_evaluate, short_side)
+                image, _ = read_image(source, photo.least_to_evaluate, short_side)
                 made = photo.evaluation_photo(image, size, short_side)
             if is_finished and short_side is None:
                 made = photo.colour_jitter(made.astype(np.float32), *jitters[-1])
@@ -123,27 +123,31 @@ def write_photos(file, start, kind, sources, seeds):
 
 
 def read_image(source, least=None, *arguments):
-    """Returns a file, by its path, or a uint8 array as an RGB `PIL.Image`.
+    """Reads an image.
 
     Args:
-        source: The file's path, or the array.
+        source: A file's path, or a uint8 array.
         least: A function of a height, a width and the `arguments` that tells how small
             a file may be decoded, see `photo.least_to_crop`; None for its own size.
         *arguments: See `least`.
+
+    Returns:
+        An RGB `PIL.Image`, and the (height, width) that it has in the file.
     """
     from PIL import Image
 
     if isinstance(source, np.ndarray):
-        return Image.fromarray(source)
+        return Image.fromarray(source), source.shape[:2]
     try:
         with Image.open(source) as image:
+            shape = (image.height, image.width)
             if least is not None:
-                height, width = least(image.height, image.width, *arguments)
+                height, width = least(*shape, *arguments)
                 image.draft(None, (math.ceil(width), math.ceil(height)))
             image.load()
             if image.mode.startswith("I"):  # 16 bits, which `convert` clips at 255.
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return (image if image.mode == "RGB" else image.convert("RGB")), shape
     except FileNotFoundError:
         raise
     # Pillow raises nearly anything, and most of it does not name the file.

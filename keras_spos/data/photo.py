@@ -61,22 +61,31 @@ def draw(generator):
     )
 
 
-def training_crop(image, drawn, size=224):
+def training_crop(image, drawn, size=224, shape=None):
     """Does all of the training augmentation but the jitter.
 
     Args:
         image: As in `training_photo`.
         drawn: What `draw` returned.
         size: As in `training_photo`.
+        shape: (height, width) of the photograph where `image` is smaller, see
+            `least_to_crop`.
 
     Returns:
         uint8 ``[size, size, 3]``.
     """
     from PIL import Image
 
-    top, left, height, width = crop_box(image.height, image.width, drawn.place)
-    image = image.crop((left, top, left + width, top + height))
-    image = _resize(image, size, size)
+    shape = shape or (image.height, image.width)
+    top, left, height, width = crop_box(*shape, drawn.place)
+    box = (left, top, left + width, top + height)
+    if shape == (image.height, image.width):
+        image = _resize(image.crop(box), size, size)
+    else:
+        across, down = image.width / shape[1], image.height / shape[0]
+        scales = (across, down, across, down)
+        box = [edge * scale for edge, scale in zip(box, scales, strict=True)]
+        image = _resize(image, size, size, box)
     if drawn.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(image)
