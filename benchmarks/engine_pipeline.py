@@ -1,5 +1,6 @@
 """Does the input pipeline keep up with training? A part of `benchmarks.engine`."""
 
+import functools
 import os
 import tempfile
 import time
@@ -17,6 +18,7 @@ from benchmarks.engine_models import (
     settle,
     train,
 )
+from keras_spos.data import decode
 from recipes.memory import has_accelerator
 
 SMALL = {"stem_channels": 16, "stage_channels": (32, 64, 128), "head_channels": 256}
@@ -48,6 +50,9 @@ def pipeline(args):
         photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)
         batches = data.training(photos.train, batch, augment="imagenet")
         result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
+        for where in ("host", "device"):
+            seconds = _core_seconds(photos.train, where == "host")
+            result[f"224 px, one core, finished on the {where}"] = 1 / seconds
         net = compiled(network(224))
         net.sampler = Fixed(path_of(net, HEAVIEST))
 
@@ -74,6 +79,24 @@ def _images_per_second(batches, size):
             count += 1
         float(last[0, 0, 0, 0])  # A device may still be at it.
     return count * size / (time.perf_counter() - start)
+
+
+def _core_seconds(data, is_finished, count=100):
+    """Of one core, for an image: all of it, or what a device leaves to be done."""
+    kind = (224, None, is_finished, None, None)
+    sources = [str(path) for path in data.paths[:count]]
+    seeds = np.random.SeedSequence(0).spawn(count)
+    with tempfile.NamedTemporaryFile(dir=_memory()) as file:
+        write = functools.partial(decode.write_photos, file.name, 0, kind)
+        write(sources, seeds)
+        # Of this process, whatever others do.
+        start = time.process_time()
+        write(sources, seeds)
+        return (time.process_time() - start) / count
+
+
+def _memory():
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def _write_photos(folder, count, copies=1):
