@@ -93,6 +93,21 @@ def test_many_limits_at_once():
     assert len(as_set(paths)) == 20 and sampling.meets(limits, paths).all()
 
 
+def test_limits_that_leave_decisions_free():
+    # Whichever decision a walk begins with, if neither table knows it.
+    space = make_space(*[8] * 12)
+    tables = [
+        CostTable(
+            space, 0, [Block(str(i), (i,), np.arange(8)) for i in known], str(known)
+        )
+        for known in (range(4), range(3, 7))
+    ]
+    limits = [table <= 1 for table in tables]
+    for seed in range(3):
+        paths = sample_legal(space, 20, limits, seed)
+        assert len(as_set(paths)) == 20 and sampling.meets(limits, paths).all()
+
+
 def test_a_limit_that_only_shared_decisions_exclude():
     # Each pair may cost 0, but an odd cycle cannot alternate.
     space = make_space(2, 2, 2)

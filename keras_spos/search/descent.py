@@ -77,7 +77,8 @@ class Descent:
     def _slack(self, test):
         layers, budget = test
         lowest, _, factors = layers[0]
-        return budget - (lowest + sum(costs for _, costs in factors)).min()
+        # A number alone, if no factor depends on the first decision.
+        return budget - np.min(lowest + sum(costs for _, costs in factors))
 
     def _settled(self, path, depth):
         """For each inequality, the factors that the last decision has settled."""
