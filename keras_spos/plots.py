@@ -162,7 +162,10 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
     markers = markers or {}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
     for value in list(markers.values())[:1]:
-        # A bin that a limit cuts would draw legal values beyond it.
+        # A bin that a limit cuts would draw legal values beyond it; one that lies
+        # beyond all values cuts none, and would shift the bins away from them.
+        if not edges[0] <= value <= edges[-1]:
+            break
         shift = value - edges[np.abs(edges - value).argmin()]
         width = edges[1] - edges[0]
         edges = np.concatenate([[edges[0] - width], edges, [edges[-1] + width]]) + shift
@@ -269,7 +272,7 @@ def plot_curves(curves, path=None, x="epoch", y="accuracy", title=None, position
     for (name, (middle, low, high)), color in zip(
         curves.items(), palette(len(curves)), strict=True
     ):
-        steps = positions or range(1, len(middle) + 1)
+        steps = range(1, len(middle) + 1) if positions is None else positions
         axes.fill_between(steps, low, high, color=color, alpha=0.12, linewidth=0)
         axes.plot(steps, middle, color=color, marker="o", markersize=4, label=name)
     axes.set_xlabel(x)

@@ -96,6 +96,22 @@ def test_histogram_does_not_draw_legal_values_beyond_the_limit(tmp_path):
     assert is_png(tmp_path / "histogram.png")
 
 
+@pytest.mark.parametrize("limit", [-3, 10.7, 50])
+def test_histogram_draws_all_values_when_the_limit_is_beyond_them(limit):
+    costs = np.linspace(0, 10, 101)
+    figure = plots.plot_histogram({"all": costs}, markers={"limit": limit}, bins=20)
+    box = figure.axes[0].patches[0].get_path().get_extents()
+    assert box.x0 <= 0 and box.x1 >= 10 and box.y1 > 0
+
+
+@pytest.mark.parametrize("positions", [None, [5, 10], np.array([5, 10])])
+def test_curves_stand_where_they_are_told(positions):
+    curves = {"a": ([0.2, 0.4], [0.1, 0.3], [0.3, 0.5])}
+    figure = plots.plot_curves(curves, positions=positions)
+    (line,) = figure.axes[0].lines
+    assert list(line.get_xdata()) == ([1, 2] if positions is None else [5, 10])
+
+
 @pytest.mark.parametrize("sizes", [[3] * 6, [12, 3, 12]])
 def test_architecture(sizes, tmp_path):
     space = make_space(*sizes)
