@@ -34,7 +34,7 @@ class Evaluator:
     For each path, batch norm statistics are first computed anew on the calibration
     images, then the metric is taken on the validation set, the same images in the same
     order for every path. The supernet is not changed. Scores are cached, until the
-    supernet's weights change.
+    supernet's weights change, or its batch norms are frozen.
 
     The statistics are exact: mean and variance over all calibration images at once,
     so that every layer sees the inputs it will see in inference. Only if they do not
@@ -138,7 +138,8 @@ class Evaluator:
         paths = [tuple(int(v) for v in p) for p in self.net.space.validate(paths)]
         if "loss" in self._metrics():
             check_metric("loss", self.net, self.labels)
-        known = _fingerprint(self.net), self._described_metrics()
+        frozen = _frozen_norms(self.net)
+        known = _fingerprint(self.net), self._described_metrics(), frozen
         if known != self._known:
             self.cache.clear()
             self._known = known

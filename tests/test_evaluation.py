@@ -322,6 +322,19 @@ def test_training_makes_the_cache_stale():
     assert score((0,)) != after
 
 
+def test_freezing_batch_norms_makes_the_cache_stale():
+    net = randomize(small_net(blocks=1))
+    net.compile(keras.optimizers.SGD(0.5), cross_entropy())
+    score = Evaluator(net, IMAGES, (X, Y), metric="loss")
+    before = score((0,))
+    for layer in net._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    net.compile(keras.optimizers.SGD(0.5), cross_entropy())
+    fresh = Evaluator(net, IMAGES, (X, Y), metric="loss")((0,))
+    assert score((0,)) == fresh != before
+
+
 def test_bad_data(net):
     wrong = np.zeros((4, 5, 5, 3), "float32")
     message = r"Expected {} images of shape \(6, 6, 3\). Received: \(5, 5, 3\)"
