@@ -5,6 +5,7 @@ Example:
     >>> score(net.space.sample(10, seed=0))                            # doctest: +SKIP
 """
 
+import collections
 import zlib
 
 import keras
@@ -183,12 +184,30 @@ class Evaluator:
         """The batch norm statistics of a path.
 
         Returns:
-            A dict from variable path to array, for the variables on the path.
+            A dict from variable path to array, for the variables on the path. Blocks
+            whose layers have equal names give variables of equal paths: before those
+            comes the block's name, as in "block_1/norm1/moving_mean".
         """
-        ((_, statistics, _),) = self._run([self.net.space.path(path)])
-        units = self.net.get_engine().units(self.net.space.path(path))
-        names = {id(v): v.path for step in units for u in step for v in u.non_trainable}
-        return {names[k]: ops.convert_to_numpy(v) for k, v in statistics.items()}
+        path = self.net.space.path(path)
+        ((_, statistics, _),) = self._run([path])
+        engine = self.net.get_engine()
+        measured = {}
+        for step, units in zip(engine.steps, engine.units(path), strict=True):
+            for variable in (v for unit in units for v in unit.non_trainable):
+                if id(variable) in statistics:
+                    measured[id(variable)] = variable.path, step.layer
+        count = collections.Counter(name for name, _ in measured.values())
+        named = {}
+        for key, (name, layer) in measured.items():
+            if count[name] > 1 and layer is not None:
+                name = f"{layer.name}/{name}"
+            if name in named:
+                raise ValueError(
+                    "Expected different names of the layers of a block. Received: "
+                    f"several variables on path {path} that are {name!r}."
+                )
+            named[name] = ops.convert_to_numpy(statistics[key])
+        return named
 
     def extract(self, path):
         """``net.extract(path)``, with the statistics that `path` was scored with."""

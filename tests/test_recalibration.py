@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 from models import SHAPE, data, randomize, small_net, values
 
-from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
+from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate, spaces
 from keras_spos.batches import shuffled
 
 PATHS = [(0, 1, 2), (2, 2, 3), (3, 0, 0)]
@@ -85,6 +85,21 @@ def test_statistics_by_name(net, score):
     assert len(found) == len(statistics(net.extract(PATHS[0])))
     stem = [found["stem_norm/moving_mean"], found["stem_norm/moving_variance"]]
     assert_equal_statistics(stem, statistics(score.extract(PATHS[0]))[:2], 1e-7)
+
+
+def test_statistics_of_blocks_whose_layers_have_equal_names():
+    net = spaces.quantized_resnet(SHAPE, 3, (1, 1), stage_channels=(4, 8))
+    images, _ = data(20)
+    score = Evaluator(net, images, (images, np.zeros(20, int)))
+    path = net.space.sample(1)[0]
+    found, subnet = score.statistics(path), score.extract(path)
+    assert len(found) == len(statistics(subnet))
+    for block in ("block_0", "block_1"):
+        norm = subnet.get_layer(f"{block}_norm1")
+        np.testing.assert_array_equal(
+            found[f"{block}/norm1/moving_mean"], *values([norm.moving_mean])
+        )
+    assert "stem_norm/moving_mean" in found
 
 
 def test_a_stock_model(net, images):
