@@ -144,3 +144,17 @@ def test_path_dropout_grows_with_the_step():
         net.fit(x, x, callbacks=[grow], verbose=0)
     with pytest.raises(ValueError, match="Received: final_rate=2, steps=1"):
         callbacks.GrowPathDropout(2, 1)
+
+
+def test_path_dropout_goes_on_from_a_checkpoint_in_the_same_process(tmp_path):
+    paths = [layers.Dense(3, name=name) for name in "ab"]
+    block = MultiPathBlock(paths, 2, name="block")
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, block(inputs), sampler=OneShotSampler.of([block]))
+    net.compile("sgd", "mse")
+    x = np.zeros((6, 3), "float32")
+    for epochs in (1, 2):
+        grow = callbacks.GrowPathDropout(0.5, steps=4)
+        resume = callbacks.Resume(tmp_path)
+        net.fit(x, x, 2, epochs, callbacks=[grow, resume], verbose=0)
+    assert len(resume.logs) == 2 and net.sampler.rate == 0.5

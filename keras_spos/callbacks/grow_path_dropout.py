@@ -26,12 +26,14 @@ class GrowPathDropout(keras.callbacks.Callback):
         self.steps = steps
 
     def on_train_begin(self, logs=None):
-        """Checks that there is a rate to raise."""
+        """Checks that there is a rate to raise, and begins anew."""
         if not hasattr(self.model.sampler, "rate"):
             raise ValueError(
                 "Path dropout needs a sampler with a rate, such as a OneShotSampler. "
                 f"Received: {type(self.model.sampler).__name__}"
             )
+        # `Resume` tells trainings apart by their samplers; the step sets the rate.
+        self.model.sampler.rate = 0.0
 
     def on_train_batch_begin(self, batch, logs=None):
         """Sets the rate of the step to come."""
