@@ -67,10 +67,12 @@ def check_metric(metric, net, labels):
 
 def _is_error(metric):
     """Whether a metric of Keras' own grows as predictions get worse."""
-    kinds = ("regression", "probabilistic")
+    kinds = ("regression", "probabilistic", "hinge")
     modules = [f"keras.src.metrics.{kind}_metrics" for kind in kinds]
     rising = (keras.metrics.CosineSimilarity, keras.metrics.R2Score)
-    return type(metric).__module__ in modules and not isinstance(metric, rising)
+    counts = (keras.metrics.FalsePositives, keras.metrics.FalseNegatives)
+    of_errors = type(metric).__module__ in modules and not isinstance(metric, rising)
+    return of_errors or isinstance(metric, counts)
 
 
 def score_of(metric, net, labels, predictions):

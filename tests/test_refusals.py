@@ -98,7 +98,9 @@ def test_an_optimizer_of_whole_weights_is_refused_where_widths_share_them(name):
 
 def test_a_metric_of_errors_or_a_function_is_refused():
     x, y = data(6)
-    for metric, words in (("mae", "the lowest"), (lambda a, b: a, "a function")):
+    false = keras.metrics.FalsePositives(), keras.metrics.FalseNegatives()
+    worse = [(metric, "the lowest") for metric in ("mae", "poisson", "hinge", *false)]
+    for metric, words in (*worse, (lambda a, b: a, "a function")):
         with pytest.raises(ValueError, match=words):
             ks.Evaluator(small_net(), x, (x, y), metric=metric)
 
