@@ -166,6 +166,22 @@ def test_folder_laid_out_like_imagenet(tmp_path):
     assert same.validation.paths.tolist() == splits.validation.paths.tolist()
 
 
+def test_imagenets_own_test_images_have_no_labels(tmp_path):
+    write_images(tmp_path / "train", ["a", "b"], count=5)
+    write_images(tmp_path / "val", ["a", "b"], count=2)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "ILSVRC2012_test_00000001.JPEG").write_bytes(b"")
+    splits = data.imagenet(tmp_path, validation_per_class=2)
+    assert [len(p) for p in (splits.train, splits.validation, splits.test)] == [6, 4, 4]
+    assert all("/train/" in path for path in splits.validation.paths)
+    assert all("/val/" in path for path in splits.test.paths)
+    # Labelled ones, of another set, do not take the official set's place either.
+    write_images(tmp_path / "test", ["a", "b"], count=1)
+    again = data.imagenet(tmp_path, validation_per_class=2)
+    assert again.test.paths.tolist() == splits.test.paths.tolist()
+    assert again.validation.paths.tolist() == splits.validation.paths.tolist()
+
+
 def test_folder_with_three_parts(tmp_path):
     for part, count in (("train", 5), ("val", 3), ("test", 2)):
         write_images(tmp_path / part, ["a", "b"], count)
@@ -182,7 +198,7 @@ def test_folder_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="no image"):
         data.image_folder(tmp_path / "empty")
     write_images(tmp_path / "set" / "train", ["a", "b"], count=3)
-    with pytest.raises(FileNotFoundError, match="no test, val or validation"):
+    with pytest.raises(FileNotFoundError, match="no test or val or validation"):
         data.image_folder(tmp_path / "set")
     write_images(tmp_path / "set" / "test", ["a", "z"], count=3)
     with pytest.raises(ValueError, match="lacks: .'z'"):

@@ -18,7 +18,7 @@ from keras_spos.data.split import hold_out
 _ENDINGS = (".jpg", ".jpeg", ".png")
 
 
-def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
+def image_folder(root, validation_per_class=50, test_per_class=50, seed=0, test=None):
     """Lists the images under `root`; they are decoded when they are read.
 
     With `root/train/<class>/*`, the test set is `root/test` or, as the paper uses
@@ -36,6 +36,8 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
         test_per_class: Test images of each class, where `root` has no sub-folder
             `train`. They do not depend on `seed`.
         seed: Which validation images.
+        test: Name of the folder in `root` that is the test set, where `root` has a
+            sub-folder `train`. Defaults to the first of those above.
 
     Returns:
         `Splits` of `FileData`, with ImageNet's mean and standard deviation.
@@ -51,11 +53,11 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0):
     if (root / "train").is_dir():
         classes = _folders(root / "train")
         train = _list_training_images(root / "train", classes)
-        test = _first_folder(root, ("test", "val", "validation"))
+        names = (test,) if test else ("test", "val", "validation")
+        test = _first_folder(root, names)
         if test is None:
             raise FileNotFoundError(
-                f"{root} has train but no test, val or validation. Found: "
-                f"{_folders(root)}"
+                f"{root} has train but no {' or '.join(names)}. Found: {_folders(root)}"
             )
         validation = None
         if test.name == "test":

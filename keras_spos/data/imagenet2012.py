@@ -50,7 +50,8 @@ def imagenet(data_dir=None, validation_per_class=50, seed=0, cache_dir=None):
     """
     directory = data_directory(data_dir)
     if directory and (directory / "train").is_dir() and (directory / "val").is_dir():
-        return image_folder(directory, validation_per_class, seed=seed)
+        # Beside them often lie the official test images, which have no labels.
+        return image_folder(directory, validation_per_class, seed=seed, test="val")
     require("tensorflow", "tensorflow")
     tfds = require("tensorflow_datasets", TFDS_PACKAGES)
     from keras_spos.data.tfds_stream import open_stream
