@@ -66,7 +66,7 @@ def finish(study, runs, rows, truth, flops, paper, note):
             "scores",
             "seeds",
             "tau (sd over seeds)",
-            "95 % interval, seed 0",
+            "95 % interval, first seed",
             "residual tau",
             "tau of score and FLOPs",
             "FLOPs tau",
