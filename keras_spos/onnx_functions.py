@@ -157,6 +157,20 @@ def _rescale(g, layer, shape, x):
     return g.add("Add", [name, g.constant(float(offset), "offset")]), x.order
 
 
+def _normalize(g, layer, shape, x):
+    """(x - mean) / deviation, or back: x * deviation + mean, per channel or in all."""
+    mean, variance = (
+        keras.ops.convert_to_numpy(value).astype("float32").transpose(x.order)
+        for value in (layer.mean, layer.variance)
+    )
+    deviation = np.maximum(np.sqrt(variance), np.float32(keras.config.epsilon()))
+    mean, deviation = g.constant(mean, "mean"), g.constant(deviation, "deviation")
+    name = g.add("Cast", [x.name], to=1)  # 1 is float32.
+    if layer.invert:
+        return g.add("Add", [g.add("Mul", [name, deviation]), mean]), x.order
+    return g.add("Div", [g.add("Sub", [name, mean]), deviation]), x.order
+
+
 def _flatten(g, layer, shape, x):
     rank = len(x.shape)
     order = tuple(range(rank))
@@ -255,6 +269,7 @@ WRITERS = {
     layers.Maximum: _merge("Max"),
     layers.Minimum: _merge("Min"),
     layers.Multiply: _merge("Mul"),
+    layers.Normalization: _normalize,
     layers.Permute: _permute,
     layers.ReLU: _relu,
     layers.Rescaling: _rescale,

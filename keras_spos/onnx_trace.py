@@ -37,6 +37,13 @@ def trace(model, path, batch_size, opset):
     # tf2onnx copies operations that it does not know, and reports success.
     onnx.checker.check_model(path)
     proto = onnx.load(path)
+    # It makes inputs of tensors that layers keep beside their weights.
+    received = [value.name for value in proto.graph.input]
+    if len(received) != len(model.inputs):
+        raise ValueError(
+            f"Expected a file of inputs {[t.name for t in model.inputs]}. "
+            f"Received: {received}"
+        )
     _name_outputs(proto.graph, names)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)

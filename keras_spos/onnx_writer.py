@@ -185,8 +185,9 @@ def _write_layer(graph, layer, args, kwargs, node):
             f"as training=True or a mask. Received: {len(args)} by position, "
             f"{sorted(kwargs)} by name."
         ) from None
+    casts = isinstance(layer, (keras.layers.Normalization, keras.layers.Rescaling))
     for tensor in [*node.input_tensors, *node.outputs]:
-        if tensor.dtype != "float32" and not isinstance(layer, keras.layers.Rescaling):
+        if tensor.dtype != "float32" and not casts:
             raise UnsupportedLayerError(
                 f"Layer {described} takes or gives {tensor.dtype}, not float32."
             )

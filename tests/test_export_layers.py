@@ -98,6 +98,20 @@ def augmentations(x):
     return layers.SpatialDropout3D(0.3)(layers.Reshape((2, 4, 7, 3))(x))
 
 
+def adapted(**arguments):
+    layer = layers.Normalization(**arguments)
+    layer.adapt(np.random.default_rng(0).normal(3, 2, (9, 8, 7, 3)))
+    return layer
+
+
+def normalizations(x):
+    """By channel, in all, by row and channel, and back; before and after others."""
+    x = layers.Conv2D(3, 1)(layers.Normalization(mean=1.0, variance=4.0)(x))
+    y = layers.Conv2D(3, 1)(adapted()(x))
+    y = adapted(axis=(1, 3))(y)
+    return adapted(axis=None)(y), adapted(invert=True)(layers.Conv2D(3, 1)(y))
+
+
 def sequence(x):
     x = layers.Reshape((56, 6))(x)
     x = layers.Conv1D(4, 3, 2, padding="same")(x)
@@ -129,6 +143,7 @@ MODELS = {
     ],
     "attentions": [attentions],
     "sequence": [sequence],
+    "normalizations": [normalizations],
     "norm_alone": [layers.BatchNormalization()],
     "norm_and_its_input": [norm_and_its_input],
     "padded_twice": [padded_twice],
