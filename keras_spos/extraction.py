@@ -41,11 +41,7 @@ def extract(model, space, path, fresh=False, overrides=None):
             # A copy: JAX models give their arrays away when they run.
             target.assign(ops.copy(value))
     for new, old in builder.pairs:
-        for target, source in zip(
-            new._flatten_layers(), old._flatten_layers(), strict=True
-        ):
-            if is_adaptable(source):
-                _copy_adapted(target, source)
+        copy_adapted(new, old)
     return subnet
 
 
@@ -55,8 +51,17 @@ def _frozen(layer):
     return {id(v) for x in frozen for v in x.weights}
 
 
+def copy_adapted(new, old):
+    """Copies what a layer, and those in it, learned by `adapt`, to a copy of it."""
+    for target, source in zip(
+        new._flatten_layers(), old._flatten_layers(), strict=True
+    ):
+        if is_adaptable(source):
+            _copy_adapted(target, source)
+
+
 def _copy_adapted(target, source):
-    """Copies what a layer learned by `adapt`, the way in which Keras saves it."""
+    """Copies what one layer learned, the way in which Keras saves it."""
     state = {}
     source.save_own_variables(state)
     target.load_own_variables({key: np.array(value) for key, value in state.items()})

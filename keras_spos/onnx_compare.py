@@ -7,8 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spos.extraction import copy_adapted
 from keras_spos.graph import functional
 from keras_spos.onnx_reference import run
+from keras_spos.own_code import rebuild
 
 # Near 1e-38 float32 has fewer digits, or none: TensorFlow makes such numbers zeros.
 _SMALLEST = 1e-30
@@ -185,7 +187,7 @@ def in_float32(model):
         policies = (*half, *(f"mixed_{name}" for name in half))
         return "float32" if config in policies else config
 
-    config = keras.saving.serialize_keras_object(model)
-    copy = keras.saving.deserialize_keras_object(change(config))
+    copy = rebuild(model, change(model.get_config()))
     copy.set_weights([w.astype("float32") for w in model.get_weights()])
+    copy_adapted(copy, model)
     return copy

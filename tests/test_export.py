@@ -7,9 +7,10 @@ import sys
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from keras import layers
-from models import model_of, randomize, small_net
+from models import data, model_of, randomize, small_net
 
 import keras_spos as ks
 
@@ -85,6 +86,57 @@ def test_half_precision_is_exported_as_float32(policy, tmp_path, mixed_precision
     report = ks.to_onnx(model, tmp_path / "a.onnx")
     assert report.nodes["Conv"] == 1
     assert model.layers[1].compute_dtype in policy
+
+
+def test_half_precision_keeps_what_layers_have_adapted(tmp_path, mixed_precision):
+    mixed_precision("mixed_bfloat16")
+    norm = layers.Normalization()
+    images = 3 * data(20, (4, 4, 3))[0] + 5
+    norm.adapt(images)
+    x = inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(norm(x)))
+    ks.to_onnx(model, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: images})
+    expected = model.predict(images, verbose=0)
+    assert np.abs(outputs - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def doubled(x):
+    return 2 * x
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_half_precision_with_functions_of_the_users(tmp_path, mixed_precision):
+    mixed_precision("mixed_float16")
+    inner = model_of(layers.Dense(2, activation=doubled), shape=(3,))
+    model = model_of(inner, layers.Lambda(doubled), shape=(3,))
+    ks.to_onnx(model, tmp_path / "a.onnx")
+
+
+def test_pixels_are_normalized(tmp_path):
+    inputs = keras.Input((4, 4, 3), dtype="uint8")
+    x = layers.Normalization(mean=[9.0, 99.0, 120.0], variance=[4.0, 9.0, 50.0])(inputs)
+    model = randomize(keras.Model(inputs, layers.Conv2D(2, 1)(x)))
+    assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "keras_spos"
+
+
+@keras.saving.register_keras_serializable("tests")
+class Shifted(layers.Layer):
+    """Keeps a tensor that is no weight."""
+
+    def build(self, shape):
+        self.shift = keras.ops.ones((shape[-1],))
+
+    def call(self, x):
+        return x + self.shift
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_tensors_that_tf2onnx_would_make_inputs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"Nor can tf2onnx: .*inputs \['image'\]"):
+        ks.to_onnx(model_of(Shifted()), tmp_path / "a.onnx", verify=False)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
