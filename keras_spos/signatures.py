@@ -37,11 +37,21 @@ def signature(operations, extra=()):
             if not described or is_adaptable(part):
                 return (object(),)
         configs = [keras.saving.serialize_keras_object(o) for o in operations]
-        text = json.dumps(_without_names(configs, {}), sort_keys=True)
+        text = json.dumps([_without_names(configs, {}), _orders(parts)], sort_keys=True)
         # A config only names functions and classes, and others may have these names.
         return text, str(extra), tuple(id(x) for part in parts for x in own_code(part))
     except (TypeError, ValueError, NotImplementedError):
         return (object(),)
+
+
+def _orders(parts):
+    """Which layers of a list repeat which: a config of a list has each but once."""
+    lists = [
+        [id(x) for x in part.layers]
+        for part in parts
+        if isinstance(part, keras.Sequential)
+    ]
+    return [[ids.index(x) for x in ids] for ids in lists]
 
 
 def network_signature(net, searchable):

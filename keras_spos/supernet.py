@@ -245,7 +245,16 @@ def _check_none_is_hidden(net):
 
 
 def _check_none_is_shared(net):
-    """Refuses to describe layers that Keras would make again as several."""
+    """Refuses to describe layers that Keras would make again as several, or as one."""
+    for chain in net._flatten_layers():
+        names = [x.name for x in getattr(chain, "layers", ())]
+        if isinstance(chain, keras.Sequential) and len(set(names)) < len(names):
+            raise ValueError(
+                "Keras saves a list of layers with each of them once. Received: "
+                f"{names} in {chain.name!r}. Write it as a Functional model, which may "
+                "call a layer twice; or save the weights alone (`save_weights`), and "
+                "load them into a net that is built anew."
+            )
     called = {id(operation) for operation in net.operations}
     options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
     for parts in (net.operations, *options):

@@ -1,5 +1,7 @@
 """What would be silently wrong is refused, or kept: found by trying the library out."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -158,6 +160,16 @@ def test_layers_that_a_file_would_make_twice_are_not_saved(tmp_path, inside):
         np.testing.assert_array_equal(
             loaded.predict(x, verbose=0), net.predict(x, verbose=0)
         )
+
+
+def test_a_list_that_repeats_a_layer_is_not_saved(tmp_path):
+    """Keras would leave the second call out."""
+    dense, inputs = layers.Dense(4, name="dense"), keras.Input((4,))
+    lists = [[dense, layers.ReLU(name="relu"), dense], layers.ReLU()]
+    net = ks.Supernet(inputs, ks.ChoiceBlock(lists, "ab")(inputs))
+    with pytest.raises(ValueError, match=r"once. Received: \['dense', 'relu', 'dense'"):
+        net.save(tmp_path / "net.keras")
+    assert not os.listdir(tmp_path)
 
 
 def test_a_layer_that_also_stands_by_itself_is_saved(tmp_path):

@@ -82,6 +82,12 @@ def test_functions_of_one_name(make):
     assert_computed_apart([make(1.0), make(5.0)])
 
 
+def test_a_layer_that_is_repeated():
+    once, twice = (layers.Dense(3, kernel_initializer="ones") for _ in "ab")
+    lists = [once, layers.ReLU()], [twice, layers.ReLU(), twice]
+    assert_computed_apart([keras.Sequential(layers) for layers in lists])
+
+
 @pytest.mark.parametrize(
     "make", [sum_times, lambda k: SumTimes(sum_times(k))], ids=["function", "object"]
 )
