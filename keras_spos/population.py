@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 from tqdm.auto import tqdm
 
-from keras_spos.whole_file import whole_file
+from keras_spos.whole_file import check_writable, whole_file
 
 
 def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True):
@@ -40,9 +40,6 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     """
     if chunk < 1:
         raise ValueError(f"Expected chunk >= 1. Received: chunk={chunk}")
-    if checkpoint is not None:
-        # A folder that cannot be made: known before the work is done, not after.
-        os.makedirs(os.path.dirname(os.path.abspath(checkpoint)), exist_ok=True)
     paths = np.asarray(paths)
     if paths.ndim != 2:
         raise ValueError(
@@ -60,6 +57,8 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     )
     with show:
         while len(scores) < len(unique):
+            if checkpoint is not None:
+                check_writable(checkpoint)  # Before the work is done, not after.
             new = _checked(score, unique[len(scores) : len(scores) + chunk])
             scores = np.concatenate([scores, new]) if len(scores) else np.array(new)
             _write(checkpoint, unique, identity, scores)

@@ -19,20 +19,31 @@ def whole_file(path):
     Args:
         path: The file; if there is one already and something fails, it stays.
     """
+    check_writable(path)
     temporary = f"{path}.tmp"
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        if os.path.isdir(path):
-            raise IsADirectoryError("that is a folder")
-        with open(temporary, "wb"):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"Expected a path that can be written to. Received: {path} ({error})"
-        ) from error
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def check_writable(path):
+    """Raises OSError if a path cannot be written to; creates folders that are missing.
+
+    Args:
+        path: The file; if there is one already, it stays.
+    """
+    temporary = f"{path}.tmp"
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        if os.path.isdir(path):
+            raise IsADirectoryError("that is a folder")
+        with open(temporary, "ab"):
+            pass
+        os.remove(temporary)
+    except OSError as error:
+        raise OSError(
+            f"Expected a path that can be written to. Received: {path} ({error})"
+        ) from error

@@ -282,6 +282,10 @@ def test_errors_teach():
         nsga2(SPACE, score, minimize=[PARAMS, FLOPS <= 1e6])
     with pytest.raises(ValueError, match="a score and 1 costs"):
         nsga2(SPACE, score, reference=(0.0,))
+    with pytest.raises(ValueError, match="a score and 1 costs. Received: .*nan"):
+        nsga2(SPACE, score, reference=(0.0, float("nan")))
+    with pytest.raises(ValueError, match="costs takes .*search.Objective.*Received: "):
+        evolve(SPACE, score, costs=len)
     with pytest.raises(ValueError, match="no decisions"):
         evolve(make_space(), score)
     assert not score.calls

@@ -2,8 +2,9 @@
 
 import pytest
 
-from keras_spos import CostTable, Decision, SearchSpace
+from keras_spos import CostTable, Decision, SearchSpace, score_all
 from keras_spos.costs import Block
+from keras_spos.search import random_search
 from keras_spos.whole_file import whole_file
 
 
@@ -23,6 +24,22 @@ def test_a_file_that_fails_is_as_it_was(tmp_path):
     with pytest.raises(OSError, match=r"can be written to. Received: .*a.txt.b "):
         with whole_file(path / "b"):
             raise AssertionError("There is no such folder.")
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_what_cannot_be_written_is_told_before_the_work(search, tmp_path):
+    space = SearchSpace([Decision("a", "xy")])
+    path = tmp_path / "run"
+    (tmp_path / "run.tmp").mkdir()  # Nobody can write there.
+
+    def score(paths):
+        raise AssertionError("That would have been for nothing.")
+
+    with pytest.raises(OSError, match="can be written to. Received: .*run "):
+        if search:
+            random_search(space, score, checkpoint=path, verbose=False)
+        else:
+            score_all(score, [(0,), (1,)], checkpoint=path, verbose=False)
 
 
 def test_a_table_that_is_no_json_leaves_the_old_one(tmp_path):

@@ -11,6 +11,8 @@ import os
 
 import numpy as np
 
+from keras_spos.whole_file import check_writable, whole_file
+
 _FORMAT = 1
 
 
@@ -35,11 +37,7 @@ class Checkpoint:
         self.generations = np.empty(0, dtype=np.int64)
         self.paths = np.empty((0, space.num_decisions), dtype=np.int64)
         self.scores = np.empty(0)
-        if self.path is None:
-            return
-        # A folder that is missing should not be noticed after the first generation.
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        if os.path.exists(self.path):
+        if self.path is not None and os.path.exists(self.path):
             rows = _read(self.path, self.settings)
             self._extend(rows["generations"], rows["paths"], rows["scores"])
 
@@ -51,6 +49,11 @@ class Checkpoint:
     def may_grow(self, generation):
         """Whether a generation can be incomplete: only the last one can."""
         return not np.any(self.generations > generation)
+
+    def check_writable(self):
+        """Raises OSError if the file cannot be written."""
+        if self.path is not None:
+            check_writable(self.path)
 
     def append(self, generation, paths, scores):
         """Adds what was scored and writes the file."""
@@ -96,13 +99,12 @@ def _digest(data):
 
 
 def _write(path, settings, rows):
-    """Writes to a neighbour and renames it: a kill leaves the old file or the new."""
+    """Writes the file; a kill leaves the old one or the new."""
     data = {"format": _FORMAT, "settings": settings, "rows": rows}
-    with open(f"{path}.tmp", "w") as file:
+    with whole_file(path) as temporary, open(temporary, "w") as file:
         json.dump({**data, "sha256": _digest(data)}, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(f"{path}.tmp", path)
 
 
 def _read(path, settings):

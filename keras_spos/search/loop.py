@@ -80,6 +80,7 @@ def ask_tell(
                 record.check_repeats(asked, paths, generation)
                 new = asked[len(paths) :]
                 if len(new):
+                    record.check_writable()  # Before the work, not after.
                     for table in tables:  # Before the scores, which take long.
                         checked_numbers(table, new, table.name)
                     new_scores = checked_numbers(score, new)
@@ -155,7 +156,13 @@ def checked_numbers(function, paths, name="score"):
 
 def _report_tables(problem, costs):
     """The tables whose costs are reported: of limits, objectives and `costs`."""
-    costs = (costs,) if callable(costs) else costs
+    costs = (costs,) if callable(costs) else tuple(costs)
+    for table in costs:
+        if not hasattr(table, "to_dict"):
+            raise ValueError(
+                "costs takes cost tables, or callables as search.Objective(space, "
+                f"function, name). Received: {table!r}"
+            )
     tables = {}
     for table in [*(x.table for x in problem.limits), *problem.minimize, *costs]:
         known = tables.setdefault(table.name, table)

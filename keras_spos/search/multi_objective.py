@@ -86,7 +86,7 @@ def nsga2(
                 "An Objective without a worst value needs the reference point of the "
                 f"hypervolume, (score, cost, ...). Received: reference={reference}"
             )
-    if len(reference) != 1 + len(minimize):
+    if len(reference) != 1 + len(minimize) or np.any(np.isnan(reference)):
         raise ValueError(
             f"The reference point has a score and {len(minimize)} costs. "
             f"Received: {reference}"
