@@ -22,6 +22,8 @@ from .manifest import check_keys, read_json, write_json
 
 UNIT = "ms"
 NO_CORRECTION = {"kind": "none", "factor": 1.0, "per_block_ms": 0.0, "offset_ms": 0.0}
+# What is read of a table's metadata.
+_FACTS = ("batch", "precision", "statistic", "entries", "layout", "correction")
 EXCLUDED = (
     "loading and warming up",
     "copying images to the device and results back",
@@ -213,9 +215,7 @@ def read_table(path, **expected):
     kind = "latency table"
     check_keys(path, kind, data, ("base", "blocks", "space", "unit", "metadata"))
     metadata = data["metadata"]
-    check_keys(
-        path, kind, metadata, ("entries", "layout", "correction"), "its metadata"
-    )
+    check_keys(path, kind, metadata, _FACTS, "its metadata")
     check_keys(path, kind, metadata["layout"], ("base", "blocks"), "its layout")
     if data["unit"] != UNIT:
         raise ValueError(
@@ -227,7 +227,36 @@ def read_table(path, **expected):
                 f"Expected a table of {name}={value!r}. Received: "
                 f"{name}={metadata.get(name)!r} in {path}."
             )
-    return LatencyTable(data)
+    try:
+        table = LatencyTable(data)
+        _check_parts(table)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a complete {kind}, or was changed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return table
+
+
+def _check_parts(table):
+    """Uses each part of a table once: what is missing or of another kind fails."""
+    data, metadata = table.data, table.metadata
+    for key, entry in metadata["entries"].items():
+        names = () if "error" in entry else ("latency_ms", "spread_ms")
+        if not all(isinstance(entry[name], (int, float)) for name in names):
+            raise ValueError(f"{key!r} has other figures than numbers.")
+    again = with_correction(metadata, data["space"], metadata["correction"]).data
+    if (data["base"] is None) != (again["base"] is None):
+        raise ValueError(f"the base is {data['base']}.")
+    float(0.0 if data["base"] is None else data["base"])
+    for ours, theirs in zip(data["blocks"], again["blocks"], strict=True):
+        sizes = tuple(table.sizes[d] for d in theirs["decisions"])
+        shapes = {np.array(b["costs"], dtype=float).shape for b in (ours, theirs)}
+        if ours["decisions"] != theirs["decisions"] or shapes != {sizes}:
+            raise ValueError(
+                f"expected costs of block {theirs['name']!r} in shape {sizes} for the "
+                f"decisions {theirs['decisions']}. Received: {ours}"[:300]
+            )
 
 
 def _map(nested, function):

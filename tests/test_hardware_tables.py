@@ -9,6 +9,7 @@ import pytest
 from models import small_net
 from stopwatch import COSTS, QUICK, Stopwatch, Ticks, measured
 
+from hardware.__main__ import main
 from hardware.compare import compare
 from hardware.manifest import read_manifest
 from hardware.measure import Settings, measure
@@ -310,6 +311,36 @@ def test_a_table_without_its_layout(blocks, tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"table.json .*its layout lacks \['base'\]"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["metadata"].pop("batch"),
+        lambda data: data["metadata"]["correction"].pop("factor"),
+        lambda data: data["metadata"]["entries"].popitem(),
+        lambda data: next(iter(data["metadata"]["entries"].values())).pop("spread_ms"),
+        lambda data: data["blocks"].pop(),
+        lambda data: data["blocks"][1]["costs"].pop(),
+        lambda data: data["blocks"][0].pop("costs"),
+        lambda data: data["blocks"][0].update(costs=["fast", "slow"]),
+        lambda data: data["blocks"][0].update(decisions=[1]),
+        lambda data: data.update(base={}),
+        lambda data: data.update(space=[]),
+    ],
+)
+def test_a_table_that_was_changed_by_hand(blocks, tmp_path, change, capsys):
+    measured(blocks[0], Stopwatch(), tmp_path)
+    path = tmp_path / "table.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    for words in (
+        ["predict", str(path), "--path", "0,0"],
+        ["compare", *[str(path)] * 2],
+    ):
+        assert main(words) == 2
+        assert "table.json is not a complete latency table" in capsys.readouterr().err
 
 
 def test_the_floor_does_not_see_who_else_was_there(tmp_path):
