@@ -1,6 +1,7 @@
 """Whole spaces are scored as one path alone would be, once, and resumably."""
 
 import functools
+import io
 
 import keras
 import numpy as np
@@ -131,7 +132,18 @@ def test_scores_that_cannot_be_kept(score, message, tmp_path):
         score_all(score, [(1, 0), (0, 0), (1, 1)], chunk=2, verbose=False)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\3\4 truncated", b"{}"])
+def of_the_future():
+    """An archive of a version that is not known, as one wrong byte makes it."""
+    file = io.BytesIO()
+    np.savez(file, paths=[(0, 0)], identity="", scores=[1.0])
+    content = bytearray(file.getvalue())
+    content[content.index(b"PK\1\2") + 6] = 81
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\3\4 truncated", b"{}", of_the_future()], ids=range(4)
+)
 def test_a_damaged_file_of_scores_is_refused_and_kept(content, tmp_path):
     file = tmp_path / "scores.npz"
     file.write_bytes(content)
