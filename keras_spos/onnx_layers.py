@@ -155,6 +155,14 @@ def _zero_padding(g, layer, shape, x):
     return g.add("Pad", [g.arrange(x, order), pads]), order
 
 
+def _embedding(g, layer, shape, x):
+    if layer.mask_zero:
+        raise UnsupportedLayerError("mask_zero=True.")
+    words = g.add("Cast", [g.arrange(x, range(len(x.shape)))], to=7)  # 7 is int64.
+    table = g.constant(layer.embeddings, "embeddings")
+    return g.add("Gather", [table, words], axis=0), range(len(shape))
+
+
 def _dense(g, layer, shape, x):
     plain = tuple(range(len(shape)))
     inputs = [g.arrange(x, plain), g.constant(layer.kernel, "kernel")]
@@ -180,6 +188,7 @@ WRITERS = {
     layers.Dense: _dense,
     layers.DepthwiseConv1D: _depthwise,
     layers.DepthwiseConv2D: _depthwise,
+    layers.Embedding: _embedding,
     layers.GlobalAveragePooling1D: _global_pool("GlobalAveragePool"),
     layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
     layers.GlobalMaxPooling1D: _global_pool("GlobalMaxPool"),

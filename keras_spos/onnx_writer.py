@@ -27,6 +27,13 @@ from keras_spos.onnx_fold import fold
 from keras_spos.onnx_functions import UnsupportedLayerError
 from keras_spos.onnx_layers import WRITERS
 
+# Layers that take numbers of any type.
+_CASTS = (
+    keras.layers.Embedding,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -185,7 +192,7 @@ def _write_layer(graph, layer, args, kwargs, node):
             f"as training=True or a mask. Received: {len(args)} by position, "
             f"{sorted(kwargs)} by name."
         ) from None
-    casts = isinstance(layer, (keras.layers.Normalization, keras.layers.Rescaling))
+    casts = isinstance(layer, _CASTS)
     for tensor in [*node.input_tensors, *node.outputs]:
         if tensor.dtype != "float32" and not casts:
             raise UnsupportedLayerError(

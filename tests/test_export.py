@@ -171,12 +171,22 @@ def test_outputs_that_tf2onnx_writes_have_the_names_of_their_layers(tmp_path):
     assert list(report.outputs) == ["up_3", "up_2"]
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
-def test_words_of_a_small_vocabulary(tmp_path):
-    inputs = keras.Input((4,), dtype="int32")
-    x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3)(inputs))
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
+def test_words_of_a_small_vocabulary(tmp_path, dtype):
+    inputs = keras.Input((4,), dtype=dtype)
+    x = layers.Dense(3, "gelu")(layers.Embedding(5, 3)(inputs))
+    x = layers.GlobalAveragePooling1D()(x)
     report = ks.to_onnx(keras.Model(inputs, x), tmp_path / "words.onnx")
     assert report.max_abs_difference < 1e-6
+    assert report.writer == "keras_spos"
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_words_that_are_masked(tmp_path):
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3, mask_zero=True)(inputs))
+    report = ks.to_onnx(keras.Model(inputs, x), tmp_path / "words.onnx")
+    assert report.writer == "tf2onnx"
 
 
 def test_what_is_refused(tmp_path):

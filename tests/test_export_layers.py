@@ -150,6 +150,7 @@ MODELS = {
     "max_pool": [layers.MaxPooling2D(3, 2, padding="same")],
     "average_pool": [layers.AveragePooling2D(3, 2, padding="same")],
     "global_max": [layers.GlobalMaxPooling2D(), layers.Dense(3, "softmax")],
+    "words": [layers.Permute((2, 1, 3)), layers.Embedding(9, 2)],
     "dense_on_maps": [layers.Conv2D(3, 2), layers.Dense(4, "tanh")],
     "flatten": [layers.Conv2D(3, 2), layers.Flatten(), layers.Dense(2, use_bias=False)],
     "shuffle": [channel_shuffle],
