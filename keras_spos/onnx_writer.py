@@ -183,6 +183,9 @@ def _write_layer(graph, layer, args, kwargs, node):
     described = f"{type(layer).__name__} {layer.name!r}"
     if writer is None:
         raise UnsupportedLayerError(f"Layer {described} is of an unknown type.")
+    mode = getattr(layer, "quantization_mode", None)
+    if mode:  # Its weights are integers, with a scale beside them.
+        raise UnsupportedLayerError(f"Layer {described} is quantized: {mode!r}.")
     kwargs = {k: v for k, v in kwargs.items() if v is not None and v is not False}
     try:
         inspect.signature(writer).bind(graph, layer, None, *args, **kwargs)

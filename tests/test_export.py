@@ -182,6 +182,13 @@ def test_words_of_a_small_vocabulary(tmp_path, dtype):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_what_keras_has_quantized(tmp_path):
+    model = model_of(layers.Dense(4), shape=(8,))
+    model.layers[1].quantize("int8")
+    assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "tf2onnx"
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_words_that_are_masked(tmp_path):
     inputs = keras.Input((4,), dtype="int32")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(5, 3, mask_zero=True)(inputs))
