@@ -37,7 +37,11 @@ def signature(operations, extra=()):
             if not described or is_adaptable(part):
                 return (object(),)
         configs = [keras.saving.serialize_keras_object(o) for o in operations]
-        text = json.dumps([_without_names(configs, {}), _orders(parts)], sort_keys=True)
+        # Other things have names that count, such as types of numbers.
+        names = dict.fromkeys(part.name for part in parts)
+        text = json.dumps(
+            [_without_names(configs, names), _orders(parts)], sort_keys=True
+        )
         # A config only names functions and classes, and others may have these names.
         return text, str(extra), tuple(id(x) for part in parts for x in own_code(part))
     except (TypeError, ValueError, NotImplementedError):
@@ -108,10 +112,18 @@ def _digest(value):
 
 
 def _without_names(config, names):
-    """Numbers layer names, and drops initializers, which do not compute anything."""
+    """Numbers layer names, and drops initializers, which do not compute anything.
+
+    Args:
+        config: What is JSON-able.
+        names: A dict from each name of a layer to its number, None as long as it has
+            not been met.
+    """
 
     def number(name):
-        return names.setdefault(name, f"#{len(names)}")
+        if name in names and names[name] is None:
+            names[name] = f"#{sum(known is not None for known in names.values())}"
+        return names.get(name, name)
 
     if isinstance(config, dict):
         result = {}

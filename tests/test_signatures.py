@@ -82,6 +82,20 @@ def test_functions_of_one_name(make):
     assert_computed_apart([make(1.0), make(5.0)])
 
 
+def named(x, name):
+    return x * len(name)
+
+
+def test_names_that_are_no_layers():
+    """An argument; and the type of numbers, which a config of a policy calls so."""
+    assert_computed_apart(
+        [layers.Lambda(named, arguments={"name": name}) for name in ("a", "abc")]
+    )
+    policies = ("float32", "mixed_bfloat16")
+    dense = [layers.Dense(3, dtype=policy, name="dense") for policy in policies]
+    assert signature(dense[:1]) != signature(dense[1:])
+
+
 def test_a_layer_that_is_repeated():
     once, twice = (layers.Dense(3, kernel_initializer="ones") for _ in "ab")
     lists = [once, layers.ReLU()], [twice, layers.ReLU(), twice]
