@@ -7,12 +7,13 @@ from keras import layers, ops
 from laws import SearchableLayerLaws
 from models import SHAPE, data, randomize, values
 
-from keras_spos import ElasticBlock
+from keras_spos import ElasticBlock, Supernet
 from keras_spos.layers import (
     PACT,
     ElasticQuantizedConv2D,
     QuantizedConv2D,
     SliceableConv2D,
+    SliceableDense,
 )
 
 
@@ -167,3 +168,22 @@ def test_the_output_keeps_its_shape():
     block = ElasticBlock([model], widths="ab", name="x")
     with pytest.raises(ValueError, match="same shape at every setting.*4.*2"):
         block.picked((0,))
+
+
+def test_random_layers_in_an_option():
+    inputs = keras.Input((3,))
+    x = SliceableDense((2, 4), name="first")(inputs)
+    x = SliceableDense((3, 3), name="last")(layers.Dropout(0.5, name="drop")(x))
+    block = ElasticBlock([keras.Model(inputs, x)], widths="ab", name="block")
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, block(inputs))
+    x = np.ones((8, 3), "float32")
+    net.compile("sgd", "mse")
+    net.fit(x, x, epochs=4, batch_size=4, verbose=0)
+    for path in ((0,), (1,)):
+        net.set_path(path)
+        calls = [ops.convert_to_numpy(net(x, training=True)) for _ in range(2)]
+        # Each image and each call loses other features.
+        assert len(np.unique(calls[0], axis=0)) > 1
+        assert np.any(calls[0] != calls[1])
+        assert len(np.unique(net.predict(x, verbose=0), axis=0)) == 1

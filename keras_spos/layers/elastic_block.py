@@ -119,10 +119,11 @@ class ElasticBlock(SearchableLayer):
             if id(layer) not in made:
                 if isinstance(layer, ElasticLayer):
                     new = layer.at(width=width, bits=bits)
-                    made[id(layer)] = new, layer.weights_at(bits=bits)
+                    sources = layer.weights_at(bits=bits)
                 else:
                     new = rebuild(layer, layer.get_config())
-                    made[id(layer)] = new, getattr(layer, "weights", [])
+                    sources = getattr(layer, "weights", [])
+                made[id(layer)] = new, [*sources, *_seeds(layer)]
             return made[id(layer)][0]
 
         with placeholders():
@@ -138,7 +139,7 @@ class ElasticBlock(SearchableLayer):
             id(variable): WeightSlice(source, variable.shape)
             for new, sources in made.values()
             for variable, source in zip(
-                getattr(new, "weights", []), sources, strict=True
+                [*getattr(new, "weights", []), *_seeds(new)], sources, strict=True
             )
         }
 
@@ -178,3 +179,9 @@ class ElasticBlock(SearchableLayer):
             keras.saving.deserialize_keras_object(o) for o in config["options"]
         ]
         return cls(**config)
+
+
+def _seeds(layer):
+    """The states of a layer's seed generators, which are not among its weights."""
+    variables = getattr(layer, "variables", [])
+    return [v for v in variables if v.name == "seed_generator_state"]
