@@ -119,6 +119,42 @@ def test_layers_inside_those_that_take_no_argument_training(where):
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Centred(keras.layers.Layer):
+    """Takes off a moving mean, after the batch has moved it."""
+
+    def build(self, input_shape):
+        shape = input_shape[-1:]
+        self.mean = self.add_weight(shape, "zeros", trainable=False, name="mean")
+
+    def call(self, x, training=False):
+        if training:
+            self.mean.assign(0.5 * self.mean + 0.5 * keras.ops.mean(x, 0))
+        return x - self.mean
+
+    def get_config(self):
+        return super().get_config()
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_layers_that_read_what_they_have_assigned(where):
+    fixed, option = (
+        [Centred(name=n)] if n == where else [] for n in ("fixed", "option")
+    )
+    x = inputs = keras.Input((3,), name="features")
+    for layer in [keras.layers.Dense(5, name="dense"), *fixed]:
+        x = layer(x)
+    x = ks.ChoiceBlock([keras.layers.Dense(5), option], "ab", name="block")(x)
+    net = ks.Supernet(inputs, keras.layers.Dense(4, name="classifier")(x))
+    net.sampler = FromList([(1,)])
+    net = randomize(net)
+    stock = net.extract((1,))
+    histories = [fit(compile_model(model))["loss"] for model in (net, stock)]
+    np.testing.assert_allclose(*histories, 1e-5)
+    for a, b in zip(net.extract((1,)).weights, stock.weights, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
 @pytest.mark.parametrize("where", ["fixed", "option"])
 def test_losses_of_every_call_of_a_layer_count(where):
     scale = keras.layers.Dense(3, "linear", False, "identity", name="scale")

@@ -6,6 +6,7 @@ Either (`keeping`) what the backward pass needs of what the forward pass compute
 
 import re
 
+import keras
 import tensorflow as tf
 
 from keras_spos.engine.tensorflow_arguments import values
@@ -34,6 +35,7 @@ class Pair:
             "training": True,
             "unpenalized": unpenalized,
             "substitutes": substitutes,
+            "scope_class": _Assigning,
         }
 
     def keeping(self, specs):
@@ -123,6 +125,15 @@ class Pair:
         gradients = [next(found) if c else None for c in self._connected]
         wanted = sum(self._differentiable)
         return gradients[:wanted], gradients[wanted:]
+
+
+class _Assigning(keras.StatelessScope):
+    """Lets no gradient through what layers assign: none goes through a variable."""
+
+    def add_update(self, update):
+        """Keeps the value that a variable is assigned."""
+        variable, value = update
+        super().add_update((variable, tf.stop_gradient(value)))
 
 
 def _check_draws(graph, unit):

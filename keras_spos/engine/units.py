@@ -191,6 +191,7 @@ class Unit:
         training,
         unpenalized=(),
         substitutes=None,
+        scope_class=keras.StatelessScope,
     ):
         """Calls the unit on given values of its variables, without side effects.
 
@@ -202,6 +203,7 @@ class Unit:
             unpenalized: Indices of trainable variables whose regularization loss is
                 counted elsewhere.
             substitutes: The backend's for `lean`, or None.
+            scope_class: The class of the scope that keeps what layers assign.
 
         Returns:
             The outputs, the new values of the non-trainable variables, and the sum of
@@ -215,7 +217,7 @@ class Unit:
         cheaper = contextlib.nullcontext()
         if substitutes:
             cheaper = lean(self._all_operations(), substitutes)
-        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+        with scope_class(mapping, collect_losses=True) as scope:
             given = dict(scope.state_mapping)
             with cheaper, _one_call(self.layers):
                 outputs = self.call(inputs, training)
