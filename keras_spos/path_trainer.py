@@ -266,7 +266,9 @@ class PathTrainer(Functional):
         if all(part is None or part.built for part in parts):
             return
         _check_optimizer(self.optimizer, self.operations)
-        self.optimizer.build(self.trainable_variables)
+        # Building one again would start its loss scale anew.
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
 
         def symbolic(value):
             if value is None:

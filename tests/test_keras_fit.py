@@ -308,6 +308,22 @@ def test_mixed_precision(policy, mixed_precision):
     assert net.layers[-1].compute_dtype == policy.removeprefix("mixed_")
 
 
+def test_compiled_again_an_optimizer_goes_on_with_its_loss_scale():
+    def run(model):
+        optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.1), 4.0, 2)
+        for _ in range(2):
+            compile_model(model, optimizer)
+            fit()(model)
+        scales = float(optimizer.dynamic_scale.value), int(optimizer.step_counter.value)
+        return {"variables": len(optimizer.variables), "scales": scales}
+
+    net = randomize(dense_net(sampler=FromList([PATH])))
+    stock = net.extract(PATH)
+    # 16 steps, of which every other doubles the scale.
+    assert run(stock) == run(net)
+    assert net.optimizer.dynamic_scale == 4.0 * 2**8
+
+
 def test_outputs_that_are_integers_have_no_gradient():
     inputs = keras.Input((3,))
     options = []
