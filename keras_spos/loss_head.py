@@ -4,6 +4,8 @@ import keras
 from keras import ops
 from keras.src.losses.loss import unscale_loss_for_distribution
 
+from keras_spos.engine.engine import pack_outputs
+
 
 class LossHead:
     """What follows the outputs in a step: loss, its gradient, metrics.
@@ -65,7 +67,7 @@ class LossHead:
 
         def compute(sources, x, y, sample_weight, state):
             y_pred, penalty = sources
-            y_pred = keras.tree.pack_sequence_as(model._outputs_struct, y_pred)
+            y_pred = pack_outputs(model, y_pred)
             self.running = True
             try:
                 mapping = list(zip(self.variables, state, strict=True))

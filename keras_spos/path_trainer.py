@@ -14,6 +14,7 @@ from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
 
 from keras_spos.engine import Engine
+from keras_spos.engine.engine import pack_outputs
 from keras_spos.engine.updates import start_averages
 from keras_spos.loss_head import LossHead
 
@@ -280,10 +281,8 @@ class PathTrainer(Functional):
         data = keras.tree.map_structure(symbolic, data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = keras.tree.flatten(x)[0].shape[0]
-        y_pred = keras.tree.map_structure(
-            lambda t: keras.KerasTensor((batch, *t.shape[1:]), t.dtype),
-            self._outputs_struct,
-        )
+        flat = [keras.KerasTensor((batch, *t.shape[1:]), t.dtype) for t in self.outputs]
+        y_pred = pack_outputs(self, flat)
         for function in (self.compute_loss, self.compute_metrics):
             compute_output_spec(function, x, y, y_pred, sample_weight)
 

@@ -324,6 +324,17 @@ def test_compiled_again_an_optimizer_goes_on_with_its_loss_scale():
     assert net.optimizer.dynamic_scale == 4.0 * 2**8
 
 
+def test_a_list_of_one_output_is_that_output():
+    inputs = keras.Input((3,))
+    block = ks.ChoiceBlock([keras.layers.Dense(4), keras.layers.Dense(4)], "ab")
+    net = ks.Supernet(inputs, [block(inputs)])
+    expected = net.extract((0,)).predict(X, batch_size=3, verbose=0)
+    outputs = net.predict(X, batch_size=3, verbose=0)
+    np.testing.assert_allclose(outputs, expected, 1e-5, 1e-6)
+    assert type(outputs) is type(expected)
+    assert net.predict_on_batch(X).shape == expected.shape
+
+
 def test_outputs_that_are_integers_have_no_gradient():
     inputs = keras.Input((3,))
     options = []

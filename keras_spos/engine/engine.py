@@ -5,6 +5,7 @@ import importlib
 import keras
 import numpy as np
 from keras import ops
+from keras.src.models.functional import unpack_singleton
 
 from keras_spos.engine.steps import cut
 from keras_spos.engine.updates import apply_together, can_update_by_unit
@@ -127,8 +128,7 @@ class Engine:
 
     def pack(self, tensors):
         """The model's outputs, in its own structure, from a dict of tensors."""
-        flat = [tensors[id(t)] for t in self.model.outputs]
-        return keras.tree.pack_sequence_as(self.model._outputs_struct, flat)
+        return pack_outputs(self.model, [tensors[id(t)] for t in self.model.outputs])
 
     def forward(self, inputs, active, seed):
         """Runs a path in training mode, without changing any variable.
@@ -315,6 +315,13 @@ class Engine:
             gradient = gradients.pop(key, None)
             result.append(ops.zeros(shape, dtype) if gradient is None else gradient)
         return result
+
+
+def pack_outputs(model, flat):
+    """A Functional model's outputs as it returns them, from a flat list."""
+    outputs = keras.tree.pack_sequence_as(model._outputs_struct, flat)
+    # As Keras does: a list of one output is that output.
+    return unpack_singleton(outputs)
 
 
 class Tape:
