@@ -18,12 +18,10 @@ class LossHead:
     def __init__(self, model, runner):
         self.model = model
         self.runner = runner
-        self.running = False
         self.metrics = model.metrics_variables
         # Loss scaling reads the optimizer's scale.
         scalars = [v for v in model.optimizer.variables if v.shape == ()]
         self.variables = [*self.metrics, *scalars]
-        self._no_penalty = ops.zeros(())
         self._gradient = runner.value_and_gradient(self._make(training=True))
         self._value = runner.compile(self._make(training=False))
 
@@ -39,19 +37,17 @@ class LossHead:
 
         Returns:
             The loss, the logs, new values of the metrics' variables, and the gradients
-            of the outputs (a flat list) and of the penalty.
+            of the outputs (a flat list) and of the penalty (None without any).
         """
-        penalty = self._no_penalty if penalty is None else penalty
-        sources = (keras.tree.flatten(y_pred), penalty)
-        (_, (loss, logs, metrics)), gradients = self._gradient(
+        sources = (keras.tree.flatten(y_pred), [] if penalty is None else [penalty])
+        (_, (loss, logs, metrics)), (gradients, penalties) = self._gradient(
             sources, x, y, sample_weight, self.runner.read(self.variables)
         )
-        return loss, logs, metrics, gradients
+        return loss, logs, metrics, (gradients, penalties[0] if penalties else None)
 
     def evaluate(self, x, y, y_pred, sample_weight, penalty):
         """Evaluation: the logs, and new values of the metrics' variables."""
-        penalty = self._no_penalty if penalty is None else penalty
-        sources = (keras.tree.flatten(y_pred), penalty)
+        sources = (keras.tree.flatten(y_pred), [] if penalty is None else [penalty])
         _, (_, logs, metrics) = self._value(
             sources, x, y, sample_weight, self.runner.read(self.variables)
         )
@@ -66,23 +62,22 @@ class LossHead:
         weights = {id(v): v.path for v in model.trainable_variables}
 
         def compute(sources, x, y, sample_weight, state):
-            y_pred, penalty = sources
+            y_pred, penalties = sources
             y_pred = pack_outputs(model, y_pred)
-            self.running = True
-            try:
-                mapping = list(zip(self.variables, state, strict=True))
-                with _OfOutputs(mapping, weights if training else {}) as scope:
-                    loss = model.compute_loss(x, y, y_pred, sample_weight, training)
-                    penalty = model._aggregate_additional_loss(penalty)
-                    loss = loss + ops.cast(penalty, loss.dtype)
-                    model._loss_tracker.update_state(
-                        unscale_loss_for_distribution(loss),
-                        sample_weight=ops.shape(keras.tree.flatten(x)[0])[0],
-                    )
-                    logs = model.compute_metrics(x, y, y_pred, sample_weight)
-                    scaled = model.optimizer.scale_loss(loss)
-            finally:
-                self.running = False
+            # In the type of losses, to which `compute_loss` adds them.
+            penalties = [ops.cast(x, keras.config.floatx()) for x in penalties]
+            mapping = list(zip(self.variables, state, strict=True))
+            with (
+                model.losses_are(penalties),
+                _OfOutputs(mapping, weights if training else {}) as scope,
+            ):
+                loss = model._compute_loss(x, y, y_pred, sample_weight, training)
+                model._loss_tracker.update_state(
+                    unscale_loss_for_distribution(loss),
+                    sample_weight=ops.shape(keras.tree.flatten(x)[0])[0],
+                )
+                logs = model.compute_metrics(x, y, y_pred, sample_weight)
+                scaled = model.optimizer.scale_loss(loss)
             metrics = [scope.get_current_value(v) for v in self.metrics]
             return scaled, (loss, logs, metrics)
 

@@ -4,6 +4,7 @@ Keras traces a step into one graph, which would hold every option. Here the step
 in Python, and the engine runs compiled functions of the path's units.
 """
 
+import contextlib
 import functools
 import operator
 
@@ -30,6 +31,7 @@ class PathTrainer(Functional):
     _head = None
     _iterations_seen = (None, 0)
     _last_loss = None
+    _path_losses = None
 
     def get_engine(self):
         """The compiled functions of this model's units."""
@@ -118,8 +120,18 @@ class PathTrainer(Functional):
 
     @property
     def losses(self):
-        """Regularization losses; inside a step they come from the path's units."""
-        return [] if self._head is not None and self._head.running else super().losses
+        """Regularization losses; inside a step, those of the path alone."""
+        return super().losses if self._path_losses is None else self._path_losses
+
+    @contextlib.contextmanager
+    def losses_are(self, values):
+        """Inside, `losses` are these tensors."""
+        # Past Keras' `__setattr__`, which tracks.
+        vars(self)["_path_losses"] = values
+        try:
+            yield
+        finally:
+            vars(self)["_path_losses"] = None
 
     def get_head(self):
         """This model's `LossHead`: its loss and metrics, compiled."""
@@ -283,8 +295,10 @@ class PathTrainer(Functional):
         batch = keras.tree.flatten(x)[0].shape[0]
         flat = [keras.KerasTensor((batch, *t.shape[1:]), t.dtype) for t in self.outputs]
         y_pred = pack_outputs(self, flat)
-        for function in (self.compute_loss, self.compute_metrics):
-            compute_output_spec(function, x, y, y_pred, sample_weight)
+        # Which losses there are, a path tells: any will do to build the others.
+        with self.losses_are([ops.zeros(())]):
+            for function in (self._compute_loss, self.compute_metrics):
+                compute_output_spec(function, x, y, y_pred, sample_weight)
 
     def _get_jax_state(self, purge_model_variables=False, **kinds):
         return (None,) * len(kinds)

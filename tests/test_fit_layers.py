@@ -71,6 +71,46 @@ def test_losses_of_layers_are_part_of_training_and_evaluation(where):
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+def twice(self, x=None, y=None, y_pred=None, sample_weight=None):
+    """A user's `compute_loss`, of before Keras had its argument `training`."""
+    return 2 * keras.Model.compute_loss(self, x, y, y_pred, sample_weight)
+
+
+class Twice(ks.Supernet):
+    compute_loss = twice
+
+
+class TwiceStock(keras.Model):
+    compute_loss = twice
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_losses_of_layers_are_part_of_what_compute_loss_computes(where):
+    given = penalized_net(where)
+    stock = given.extract((1,))
+    net = Twice(given.inputs, given.outputs, sampler=given.sampler)
+    net.set_path((1,))
+    scores = []
+    for model in (net, TwiceStock(stock.inputs, stock.outputs)):
+        compile_model(model)
+        trained = [model.train_on_batch(X, Y)[0] for _ in range(3)]
+        scores.append([*trained, model.test_on_batch(X, Y)[0]])
+    np.testing.assert_allclose(*scores, 1e-5)
+
+
+def test_losses_of_layers_may_be_all_the_loss():
+    net = penalized_net("fixed")
+    stock = net.extract((1,))
+    net.set_path((1,))
+    scores = []
+    for model in (net, stock):
+        model.compile(SGD(0.1, momentum=0.9))
+        scores.append([model.train_on_batch(X) for _ in range(3)])
+        scores[-1].append(model.test_on_batch(X))
+    np.testing.assert_allclose(*scores, 1e-5)
+    assert scores[0][3] < scores[0][0]
+
+
 def test_mixed_precision_of_losses_of_layers(mixed_precision):
     # Keras itself adds up losses of one precision only, on TensorFlow.
     scores = []
