@@ -8,7 +8,7 @@ from models import SHAPE, FromList, cross_entropy, data, randomize, values
 from reference import assert_close, assert_trains_like_reference
 
 from keras_spos import ElasticBlock, MultiPathBlock, Supernet
-from keras_spos.layers import SliceableConv2D
+from keras_spos.layers import SliceableConv2D, SliceableDense
 from keras_spos.weight_slice import WeightSlice
 
 
@@ -99,3 +99,27 @@ def test_a_slice_lies_within_its_variable():
     for shape in ((3,), (3, 5), (0, 2)):
         with pytest.raises(ValueError, match="within"):
             WeightSlice(variable, shape)
+
+
+@pytest.mark.parametrize("optimizer", ["constraint", "lamb", "clipped_lamb"])
+def test_norms_of_weights_are_those_of_slices(optimizer):
+    """What is outside of a slice is no part of what is measured of a weight."""
+    limit = keras.constraints.MaxNorm(0.2) if optimizer == "constraint" else None
+    inputs = keras.Input((3,), name="input")
+    x = SliceableDense((2, 5), kernel_constraint=limit, name="first")(inputs)
+    x = SliceableDense((4, 4), kernel_constraint=limit, name="last")(x)
+    block = ElasticBlock([keras.Model(inputs, x)], widths="ab", name="block")
+    inputs = keras.Input((3,), name="features")
+    net = Supernet(inputs, block(inputs), sampler=FromList([(0,)]))
+    stock = randomize(net).extract((0,))
+    x, y = data(6, (3,))
+    for model in (net, stock):
+        made = {
+            "constraint": keras.optimizers.SGD(0.1, momentum=0.9),
+            "lamb": keras.optimizers.Lamb(0.1),
+            "clipped_lamb": keras.optimizers.Lamb(0.1, global_clipnorm=0.1),
+        }[optimizer]
+        model.compile(made, cross_entropy())
+        for _ in range(3):
+            model.train_on_batch(x, y)
+    assert_close(net.extract((0,)).weights, stock.weights, 1e-5)

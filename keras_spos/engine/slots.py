@@ -83,6 +83,9 @@ def counterparts(optimizer, sources, others):
 def keeping_outside(runner, optimizer, parts):
     """Keeps what lies outside some slices, whatever happens to the whole inside.
 
+    Inside, there are zeros outside of the slices, so that norms (such as those of a
+    constraint, or of `Lamb`) are those of the slices.
+
     Args:
         runner: Reads and writes variables.
         optimizer: The optimizer whose slots are kept too.
@@ -100,6 +103,11 @@ def keeping_outside(runner, optimizer, parts):
     ]
     variables = [v for v, _ in kept]
     before = runner.read(variables)
+    alone = [
+        keras.ops.where(mask, old, keras.ops.zeros_like(old))
+        for (_, mask), old in zip(kept, before, strict=True)
+    ]
+    runner.write(variables, alone)
     yield
     after = runner.read(variables)
     runner.write(
