@@ -42,6 +42,12 @@ def extract(model, space, path, fresh=False, overrides=None):
             target.assign(ops.copy(value))
     for new, old in builder.pairs:
         copy_adapted(new, old)
+        for target, source in zip(
+            new._flatten_layers(), old._flatten_layers(), strict=True
+        ):
+            # A config freezes a layer alone, not the layers inside it.
+            if target.trainable != source.trainable:
+                target.trainable = source.trainable
     return subnet
 
 

@@ -159,6 +159,22 @@ def test_layers_inside_those_that_take_no_argument_training(where):
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_layers_inside_those_that_are_frozen_are_extracted_frozen(where):
+    normalizing = Normalizing(name=where)
+    normalizing.trainable = False
+    x = inputs = keras.Input((3,), name="features")
+    for layer in [normalizing, keras.layers.Dense(4)] if where == "fixed" else []:
+        x = layer(x)
+    options = [[], keras.layers.Dense(4)] if where == "fixed" else [normalizing, []]
+    net = ks.Supernet(inputs, ks.ChoiceBlock(options, "ab", name="block")(x))
+    for fresh in (False, True):
+        subnet = net.extract((0,), fresh=fresh)
+        expected = 2 if where == "fixed" else 0
+        assert len(subnet.trainable_variables) == expected
+        assert len(subnet.non_trainable_variables) == 4
+
+
 @keras.saving.register_keras_serializable("tests")
 class Centred(keras.layers.Layer):
     """Takes off a moving mean, after the batch has moved it."""
