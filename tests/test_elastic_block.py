@@ -187,3 +187,41 @@ def test_random_layers_in_an_option():
         assert len(np.unique(calls[0], axis=0)) > 1
         assert np.any(calls[0] != calls[1])
         assert len(np.unique(net.predict(x, verbose=0), axis=0)) == 1
+
+
+@keras.saving.register_keras_serializable("tests")
+class Inside(layers.Layer):
+    """Holds a layer, of which its config does not tell whether it is frozen."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(3, name="dense")
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return super().get_config()
+
+
+@pytest.mark.parametrize("frozen", ["elastic", "inside", "option", "block"])
+def test_layers_that_are_frozen_before_and_after_a_fit(frozen):
+    inputs = keras.Input((3,))
+    inside, elastic = Inside(name="inside"), SliceableDense((2, 4), name="elastic")
+    x = SliceableDense((3, 3), name="last")(elastic(inside(inputs)))
+    option = keras.Model(inputs, x, name="option")
+    block = ElasticBlock([option], widths="ab", name="block")
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, layers.Dense(3)(block(inputs)))
+    layer = {"elastic": elastic, "inside": inside, "option": option, "block": block}
+    x = np.ones((8, 3), "float32")
+    for trainable in (False, True, False):
+        layer[frozen].trainable = trainable
+        net.compile("sgd", "mse")
+        before = values(layer[frozen].weights)
+        net.fit(x, x, epochs=4, batch_size=4, verbose=0)
+        pairs = zip(before, values(layer[frozen].weights), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs) != trainable

@@ -82,7 +82,7 @@ class ElasticBlock(SearchableLayer):
                 "Received: neither."
             )
         # A namespace, so that Keras does not track the plain layers as the block's own.
-        self._made = types.SimpleNamespace(picked={}, views={})
+        self._made = types.SimpleNamespace(picked={}, views={}, layers={})
 
     @property
     def decisions(self):
@@ -100,6 +100,10 @@ class ElasticBlock(SearchableLayer):
         """A Functional model of plain layers; its variables are placeholders."""
         if choices not in self._made.picked:
             self._make(choices)
+        # Layers may have been frozen, or thawed, since.
+        for new, layer in self._made.layers[choices]:
+            if new.trainable != layer.trainable:
+                new.trainable = layer.trainable
         return self._made.picked[choices]
 
     def views(self, choices):
@@ -123,7 +127,7 @@ class ElasticBlock(SearchableLayer):
                 else:
                     new = rebuild(layer, layer.get_config())
                     sources = getattr(layer, "weights", [])
-                made[id(layer)] = new, [*sources, *_seeds(layer)]
+                made[id(layer)] = new, layer, [*sources, *_seeds(layer)]
             return made[id(layer)][0]
 
         with placeholders():
@@ -135,9 +139,15 @@ class ElasticBlock(SearchableLayer):
                 f"{model.output_shape} at choices {choices}."
             )
         self._made.picked[choices] = model
+        self._made.layers[choices] = [
+            pair
+            for new, layer, _ in made.values()
+            if isinstance(layer, keras.layers.Layer)
+            for pair in zip(new._flatten_layers(), layer._flatten_layers(), strict=True)
+        ]
         self._made.views[choices] = {
             id(variable): WeightSlice(source, variable.shape)
-            for new, sources in made.values()
+            for new, _, sources in made.values()
             for variable, source in zip(
                 [*getattr(new, "weights", []), *_seeds(new)], sources, strict=True
             )
