@@ -315,8 +315,8 @@ def _optimizers(*names):
 
 
 _OF_ALL_OR_NONE = _optimizers("MultiOptimizer")
-# Their update of a number depends on norms or products of all of the weight.
-_OF_WHOLE_WEIGHTS = _optimizers("Adafactor", "Lamb", "Muon")
+# Their updates depend on means over a weight, or on its shape.
+_OF_WHOLE_WEIGHTS = _optimizers("Adafactor", "Muon")
 
 
 def _check_optimizer(optimizer, operations):
@@ -330,8 +330,8 @@ def _check_optimizer(optimizer, operations):
     if wide and isinstance(optimizer, _OF_WHOLE_WEIGHTS):
         raise ValueError(
             "Where widths share a weight, a step updates a slice of it. Expected an "
-            "optimizer to which each number of a weight is one of its own, such as SGD "
-            f"or AdamW. Received: {type(optimizer).__name__}, and widths in {wide}"
+            "optimizer whose updates do not depend on the shape of the weight, such as "
+            f"SGD or AdamW. Received: {type(optimizer).__name__}, and widths in {wide}"
         )
 
 
