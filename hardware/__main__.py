@@ -59,6 +59,7 @@ def _blocks(args):
 def _measure(args):
     _check_out(args.out)
     manifest = read_manifest(args.folder)
+    old = _old_table(args.out)
     settings = _settings(args)
     files = {key: manifest.path(f) for key, f in manifest.files.items()}
     with _engine(args, manifest) as engine:
@@ -75,7 +76,7 @@ def _measure(args):
         )
     failures = table.failures()
     print(f"{len(files) - len(failures)} of {len(files)} blocks measured: {args.out}")
-    _save_table(table, args.out)
+    _save_table(table, args.out, old)
     for key, error in failures.items():
         print(f"failed: {key}: {error}", file=sys.stderr)
     _warn_if_noisy(table, settings)
@@ -93,12 +94,20 @@ def _check_out(path):
         )
 
 
-def _save_table(table, path):
-    """Writes a table, unless the file has the same figures, and maybe a correction."""
+def _old_table(path):
+    """The table that will be written over, or None; no other file is."""
     try:
-        old = read_table(path)
-    except (ValueError, OSError):
-        old = None
+        return read_table(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"Expected --out to be a new file, or a table to measure again. {error}"
+        ) from error
+
+
+def _save_table(table, path, old):
+    """Writes a table, unless the old one has its figures, and maybe a correction."""
     if old and table.same_measurements(old):
         kind = old.metadata["correction"]["kind"]
         print(f"nothing new: {path} is kept as it is (correction: {kind})")

@@ -137,6 +137,11 @@ def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch
         assert f"--out to be a file. Received: the folder {tmp_path}" in line
         line = said(capsys, *command, "--out", tmp_path / "no" / "new.json")
         assert "in a folder that exists. Received" in line
+    for other in (file, pathlib.Path(folder) / "manifest.json"):
+        before = other.read_text()
+        line = said(capsys, "measure", folder, "--out", other)
+        assert "--out to be a new file, or a table" in line and other.name in line
+        assert other.read_text() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "paths.json",
         "table.json",
