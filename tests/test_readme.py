@@ -7,11 +7,13 @@ import re
 import keras
 import numpy as np
 import pytest
+from photos import smooth
 
+import keras_spos as ks
 from keras_spos import search
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-FIRST, OWN, LOOK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:3]
+FIRST, OWN, LOOK, PHOTOS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:4]
 
 
 @pytest.mark.skipif(
@@ -39,3 +41,30 @@ def test_own_model(tmp_path):
     exec("import keras\nimport keras_spos as ks\n" + OWN, names)
     shown = re.search(r"describe\(\(0, 2, 1\)\)  # (.*)", OWN)[1]
     assert names["net"].space.describe((0, 2, 1)) == eval(shown)
+
+
+def test_a_folder_of_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            smooth(240, 260, seed=i).save(tmp_path / "photos" / name / f"{i}.jpg")
+    inputs = keras.Input((224, 224, 3))
+    options = [keras.layers.Conv2D(2, k, strides=8) for k in (1, 3)]
+    x = keras.layers.GlobalAveragePooling2D()(ks.ChoiceBlock(options)(inputs))
+    net = ks.Supernet(inputs, keras.layers.Dense(2)(x))
+    net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    names = {"net": net, "ks": ks}
+    text = PHOTOS
+    for shown, small in {
+        '"photos"': '"photos", 2, 2',
+        "128": "4",
+        "120": "1, verbose=0",
+        "2000": "4",
+    }.items():
+        assert shown in text
+        text = text.replace(shown, small, 1)
+    exec(text, names)
+    assert len(names["train"]) == 2
+    scores = names["score"]([(0,), (1,)])
+    assert np.all((scores >= 0) & (scores <= 1))
