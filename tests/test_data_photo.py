@@ -214,3 +214,18 @@ def test_large_photographs_are_decoded_small(tmp_path):
     assert image.size == (200, 150)
     results = [photo.evaluation_photo(i, 56, 64).astype(int) for i in (image, whole)]
     assert np.abs(results[0] - results[1]).mean() < 1
+
+
+def test_photographs_decoded_small_lie_where_they_did(tmp_path):
+    # 897 = 112 * 8 + 1: the last pixel of a row is of one pixel of eight.
+    path = tmp_path / "camera.jpg"
+    smooth(897, 905).save(path, quality=95)
+    whole, shape = decode.read_image(path)
+    small = decode.read_image(path, photo.least_to_evaluate, 56)[0]
+    assert small.size == (114, 113)
+    results = [photo.evaluation_photo(i, 56, 56, shape) for i in (small, whole)]
+    assert np.abs(results[0].astype(int) - results[1]).max() < 4
+    for seed in range(5):
+        drawn = photo.draw(np.random.default_rng(seed))
+        results = [photo.training_crop(i, drawn, 40, shape) for i in (small, whole)]
+        assert np.abs(results[0].astype(int) - results[1]).max() < 4

@@ -112,8 +112,9 @@ def write_photos(file, start, kind, sources, seeds):
                 made = photo.training_crop(image, drawn, size, shape)
                 jitters.append((drawn.factors, drawn.order))
             else:
-                image, _ = read_image(source, photo.least_to_evaluate, short_side)
-                made = photo.evaluation_photo(image, size, short_side)
+                least = photo.least_to_evaluate
+                image, shape = read_image(source, least, short_side)
+                made = photo.evaluation_photo(image, size, short_side, shape)
             if is_finished and short_side is None:
                 made = photo.colour_jitter(made.astype(np.float32), *jitters[-1])
             if is_finished:

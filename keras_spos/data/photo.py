@@ -82,10 +82,8 @@ def training_crop(image, drawn, size=224, shape=None):
     if shape == (image.height, image.width):
         image = _resize(image.crop(box), size, size)
     else:
-        across, down = image.width / shape[1], image.height / shape[0]
-        scales = (across, down, across, down)
-        box = [edge * scale for edge, scale in zip(box, scales, strict=True)]
-        image = _resize(image, size, size, box)
+        scale = _decoded_scale(image, shape)
+        image = _resize(image, size, size, [edge * scale for edge in box])
     if drawn.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(image)
@@ -108,20 +106,23 @@ def least_to_evaluate(height, width, short_side=256):
     return scale * height, scale * width
 
 
-def evaluation_photo(image, size=224, short_side=256):
+def evaluation_photo(image, size=224, short_side=256, shape=None):
     """Resizes the short side and crops the centre.
 
     Args:
         image: A `PIL.Image.Image` in mode RGB.
         size: Height and width of the result in pixels.
         short_side: What the shorter of height and width becomes, at least `size`.
+        shape: As in `training_crop`.
 
     Returns:
         uint8 ``[size, size, 3]``.
     """
-    height, width = resized_shape(image.height, image.width, short_side)
+    shape = shape or (image.height, image.width)
+    height, width = resized_shape(*shape, short_side)
     top, left = (height - size) // 2, (width - size) // 2
-    across, down = image.width / width, image.height / height
+    scale = _decoded_scale(image, shape)
+    across, down = scale * shape[1] / width, scale * shape[0] / height
     # Only what the crop shows is resized: the whole of a long image may be huge.
     place = (left * across, top * down, (left + size) * across, (top + size) * down)
     return np.asarray(_resize(image, size, size, place))
@@ -188,6 +189,12 @@ def colour_jitter(pixels, factors, order):
         pixels += other * (1 - factor)
         np.clip(pixels, 0, 255, out=pixels)
     return pixels
+
+
+def _decoded_scale(image, shape):
+    """At what part of its (height, width) an image was decoded: 1, 1/2, 1/4 or 1/8."""
+    # Not the quotient itself: a last row or column that is not whole counts as one.
+    return 0.5 ** math.ceil(math.log2(max(shape) / max(image.size)))
 
 
 def _resize(image, height, width, place=None):
