@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 from keras import ops
+from keras.src.trainers.compile_utils import get_loss
 
 _METRICS = {
     "accuracy": {
@@ -87,9 +88,9 @@ def score_of(metric, net, labels, predictions):
         return float(value)
     (predictions,) = keras.tree.flatten(predictions)  # It may be in a dict or a list.
     if metric == "loss":
-        loss = net.loss if callable(net.loss) else keras.losses.get(net.loss)
-        # A loss that is a function gives a value for each example.
-        return -float(np.mean(ops.convert_to_numpy(loss(labels, predictions))))
+        # A function is given labels of the type and rank of the outputs, as in `fit`.
+        loss = get_loss(net.loss, labels, predictions)
+        return -float(ops.convert_to_numpy(loss(labels, predictions)))
     if isinstance(metric, str) and metric in _METRICS:
         metric = _METRICS[metric][_kind(labels.shape, predictions.shape)]()
     metric = keras.metrics.get(metric)

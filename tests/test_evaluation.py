@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from models import (
     CLASSES,
     SHAPE,
@@ -119,6 +120,27 @@ def test_a_loss_may_be_given_by_name():
         score = Evaluator(net, None, (x, labels), metric="loss", recalibrate=False)
         scores.append(score(paths))
     np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
+def squared(labels, outputs):
+    return ops.square(labels - outputs)
+
+
+@pytest.mark.parametrize(
+    "loss", [squared, "binary_crossentropy", "crossentropy", "mse"], ids=str
+)
+@pytest.mark.parametrize("shape", [(20,), (20, 1)])
+def test_a_loss_that_is_a_function_takes_labels_as_in_fit(loss, shape):
+    inputs = keras.Input((3,))
+    dense = [keras.layers.Dense(1, activation="sigmoid") for _ in "ab"]
+    net = randomize(Supernet(inputs, ChoiceBlock(dense, "ab")(inputs)))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3)).astype("float32"), rng.integers(0, 2, shape)
+    net.compile(loss=loss)
+    scores = Evaluator(net, None, (x, y), metric="loss", recalibrate=False)([[0], [1]])
+    for path, score in enumerate(scores):
+        net.set_path((path,))
+        assert score == pytest.approx(-net.evaluate(x, y, batch_size=20, verbose=0))
 
 
 @pytest.mark.parametrize(
