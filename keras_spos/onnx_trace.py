@@ -4,6 +4,7 @@ Example:
     >>> trace(model, "a.onnx", batch_size=1, opset=17)             # doctest: +SKIP
 """
 
+import contextlib
 import warnings
 
 import keras
@@ -24,7 +25,7 @@ def trace(model, path, batch_size, opset):
     names = functional(model).output_names
     # Layers that augment images are traced as in training otherwise.
     model = keras.Model(inputs, model(inputs, training=False))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _tensors_as_arrays(model):
         # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
         warnings.simplefilter("ignore", FutureWarning)
         model.export(
@@ -37,7 +38,7 @@ def trace(model, path, batch_size, opset):
     # tf2onnx copies operations that it does not know, and reports success.
     onnx.checker.check_model(path)
     proto = onnx.load(path)
-    # It makes inputs of tensors that layers keep beside their weights.
+    # It makes inputs of tensors that are found elsewhere, such as in a list.
     received = [value.name for value in proto.graph.input]
     if len(received) != len(model.inputs):
         raise ValueError(
@@ -47,6 +48,27 @@ def trace(model, path, batch_size, opset):
     _name_outputs(proto.graph, names)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+@contextlib.contextmanager
+def _tensors_as_arrays(model):
+    """Makes constants of tensors that layers keep beside their weights.
+
+    Such as what `Normalization` has learned by `adapt`: tf2onnx makes inputs of them.
+    """
+    kept = [
+        (layer, name, value)
+        for layer in model._flatten_layers()
+        for name, value in vars(layer).items()
+        if keras.ops.is_tensor(value) and not isinstance(value, keras.Variable)
+    ]
+    for layer, name, value in kept:
+        setattr(layer, name, keras.ops.convert_to_numpy(value))
+    try:
+        yield
+    finally:
+        for layer, name, value in kept:
+            setattr(layer, name, value)
 
 
 def _name_outputs(graph, names):

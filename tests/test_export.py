@@ -132,11 +132,34 @@ class Shifted(layers.Layer):
         return x + self.shift
 
 
+@keras.saving.register_keras_serializable("tests")
+class ShiftedTwice(layers.Layer):
+    """Keeps tensors in a list."""
+
+    def build(self, shape):
+        self.shifts = [keras.ops.ones((shape[-1],)) for _ in range(2)]
+
+    def call(self, x):
+        return x + self.shifts[0] + self.shifts[1]
+
+
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_tensors_that_tf2onnx_would_make_inputs_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Nor can tf2onnx: .*inputs \['image'\]"):
-        ks.to_onnx(model_of(Shifted()), tmp_path / "a.onnx", verify=False)
+        ks.to_onnx(model_of(ShiftedTwice()), tmp_path / "a.onnx", verify=False)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_tensors_of_layers_are_constants_to_tf2onnx(tmp_path):
+    learned = layers.Normalization()
+    learned.adapt(np.random.default_rng(0).normal(3, 2, (20, 5, 4)))
+    model = model_of(learned, Shifted(), layers.GRU(3), shape=(5, 4))
+    mean = learned.mean
+    report = ks.to_onnx(model, tmp_path / "a.onnx")
+    assert report.writer == "tf2onnx"
+    assert list(report.inputs) == ["image"]
+    assert learned.mean is mean
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
