@@ -8,6 +8,7 @@ import contextlib
 import warnings
 
 import keras
+import numpy as np
 import onnx
 
 from keras_spos.graph import functional
@@ -23,6 +24,7 @@ def trace(model, path, batch_size, opset):
         inputs,
     )
     names = functional(model).output_names
+    _teach_erfc()
     # Layers that augment images are traced as in training otherwise.
     model = keras.Model(inputs, model(inputs, training=False))
     with warnings.catch_warnings(), _tensors_as_arrays(model):
@@ -69,6 +71,31 @@ def _tensors_as_arrays(model):
     finally:
         for layer, name, value in kept:
             setattr(layer, name, value)
+
+
+def _teach_erfc():
+    """Teaches tf2onnx what TensorFlow computes gelu with.
+
+    erfc(x) = 1 - erf(x)
+    """
+    from tf2onnx.handler import tf_op
+
+    @tf_op("Erfc")
+    class Erfc:
+        @classmethod
+        def version_9(cls, graph, node, **kwargs):
+            shapes, dtypes = node.output_shapes, node.output_dtypes
+            graph.remove_node(node.name)
+            one = graph.make_const(f"{node.name}/one", np.array(1, "float32"))
+            erf = graph.make_node("Erf", node.input, shapes=shapes, dtypes=dtypes)
+            graph.make_node(
+                "Sub",
+                [one.output[0], erf.output[0]],
+                name=node.name,
+                outputs=node.output,
+                shapes=shapes,
+                dtypes=dtypes,
+            )
 
 
 def _name_outputs(graph, names):

@@ -163,6 +163,13 @@ def test_tensors_of_layers_are_constants_to_tf2onnx(tmp_path):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_gelu_beside_layers_that_only_tf2onnx_knows(tmp_path, capfd):
+    model = model_of(layers.GRU(3), layers.Dense(4, "gelu"), shape=(5, 4))
+    assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "tf2onnx"
+    assert "not supported" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
     graph = layers.RandomFlip(), layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2)
     model = model_of(*graph)
