@@ -172,8 +172,6 @@ def _write(model, path, batch_size, opset, channels_first):
     try:
         proto, levels = write(model, batch_size, opset, channels_first)
     except UnsupportedLayerError as error:
-        if channels_first:
-            raise ValueError(f"{error} tf2onnx keeps Keras' layout.") from error
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 f"{error} Only tf2onnx may export that: save the model, load it under "
@@ -181,7 +179,7 @@ def _write(model, path, batch_size, opset, channels_first):
             ) from error
         _import("tf2onnx")
         try:
-            trace(model, path, batch_size, opset)
+            trace(model, path, batch_size, opset, channels_first)
         except Exception as failure:
             raise ValueError(f"{error} Nor can tf2onnx: {failure}") from failure
         return "tf2onnx", []

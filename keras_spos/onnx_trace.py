@@ -14,19 +14,18 @@ import onnx
 from keras_spos.graph import functional
 
 
-def trace(model, path, batch_size, opset):
+def trace(model, path, batch_size, opset, channels_first=()):
     """Writes any model as an ONNX file; raises whatever tf2onnx does if it cannot."""
-    inputs = functional(model)._inputs_struct
+    names = functional(model).output_names
+    inputs, outputs = _call(model, channels_first)
     signature = keras.tree.map_structure(
         lambda t: keras.InputSpec(
             shape=(batch_size, *t.shape[1:]), dtype=t.dtype, name=t.name
         ),
         inputs,
     )
-    names = functional(model).output_names
     _teach_erfc()
-    # Layers that augment images are traced as in training otherwise.
-    model = keras.Model(inputs, model(inputs, training=False))
+    model = keras.Model(inputs, outputs)
     with warnings.catch_warnings(), _tensors_as_arrays(model):
         # Keras' patch of tf2onnx looks at np.object, which warns that it is gone.
         warnings.simplefilter("ignore", FutureWarning)
@@ -50,6 +49,37 @@ def trace(model, path, batch_size, opset):
     _name_outputs(proto.graph, names)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
+
+
+def _call(model, channels_first):
+    """Inputs and outputs of a call, with images in the layout of the file."""
+
+    def is_turned(tensor, name):
+        return name in channels_first and len(tensor.shape) == 4
+
+    def outer(tensor):
+        if not is_turned(tensor, tensor.name):
+            return tensor
+        height, width, channels = tensor.shape[1:]
+        shape = (channels, height, width)
+        return keras.Input(shape, dtype=tensor.dtype, name=tensor.name)
+
+    def inner(tensor, made):
+        return made if made is tensor else keras.layers.Permute((2, 3, 1))(made)
+
+    given = functional(model)._inputs_struct
+    inputs = keras.tree.map_structure(outer, given)
+    # Layers that augment images are traced as in training otherwise.
+    outputs = model(keras.tree.map_structure(inner, given, inputs), training=False)
+    if not any(map(is_turned, model.outputs, functional(model).output_names)):
+        return inputs, outputs
+    outputs = [
+        keras.layers.Permute((3, 1, 2))(tensor) if is_turned(tensor, name) else tensor
+        for tensor, name in zip(
+            keras.tree.flatten(outputs), functional(model).output_names, strict=True
+        )
+    ]
+    return inputs, outputs
 
 
 @contextlib.contextmanager

@@ -348,3 +348,22 @@ def test_a_piece_of_a_network_hands_images_on_as_runtimes_do(tmp_path):
     assert list(report.inputs.values()) == [("batch", 4, 8, 6)]
     assert list(report.outputs.values()) == [("batch", 5, 8, 6)]
     assert "Transpose" not in report.nodes
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+@pytest.mark.parametrize("several", [False, True])
+def test_pieces_that_only_tf2onnx_knows(tmp_path, several):
+    """An image is handed on with channels first, a sequence as it is."""
+    image, words = keras.Input((8, 6, 4), name="left"), keras.Input((5, 3), name="b")
+    x = layers.GroupNormalization(2)(layers.Conv2D(6, 3, strides=2)(image))
+    y = layers.GRU(4, return_sequences=True)(words)
+    inputs, outputs = ([image, words], [x, y]) if several else (image, x)
+    model = randomize(keras.Model(inputs, outputs))
+    ends = [*(t.name for t in model.inputs), *model.output_names]
+    report = ks.to_onnx(model, tmp_path / "a.onnx", channels_first=ends)
+    assert report.writer == "tf2onnx"
+    assert report.inputs["left"] == ("batch", 4, 8, 6)
+    assert report.outputs[model.output_names[0]] == ("batch", 6, 3, 2)
+    if several:
+        assert report.inputs["b"] == ("batch", 5, 3)
+        assert report.outputs[model.output_names[1]] == ("batch", 5, 4)
