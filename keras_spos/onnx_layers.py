@@ -39,35 +39,83 @@ def _pact(g, layer, shape, x):
 
 
 def _depthwise(g, layer, shape, x):
+    kernel, channels = _of_each_channel(g, layer.kernel)
+    return _convolve(g, layer, shape, x, kernel, channels)
+
+
+def _of_each_channel(g, kernel):
     # Keras: kernel [*size, channels, multiplier]. ONNX: one group for each channel.
-    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    kernel = keras.ops.convert_to_numpy(kernel)
     channels = kernel.shape[-2]
     kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+    return g.constant(np.moveaxis(kernel, (-1, -2), (0, 1)), "kernel"), channels
+
+
+def _separable(g, layer, shape, x):
+    """Each channel by itself, then all channels of each pixel."""
+    order = _channels_first(layer, x)
+    kernel, channels = _of_each_channel(g, layer.depthwise_kernel)
+    name = _add_convolution(g, layer, x, order, [kernel], channels)
+    kernel = keras.ops.convert_to_numpy(layer.pointwise_kernel)
     kernel = np.moveaxis(kernel, (-1, -2), (0, 1))
-    return _convolve(g, layer, shape, x, g.constant(kernel, "kernel"), channels)
+    name = g.add("Conv", [name, g.constant(kernel, "kernel"), *_bias(g, layer)])
+    return activate(g, layer.activation, name, order), order
+
+
+def _transposed(g, layer, shape, x):
+    # Keras: kernel [*size, filters, channels]. ONNX: the last two first, channels
+    # before filters.
+    order = _channels_first(layer, x)
+    kernel = np.moveaxis(keras.ops.convert_to_numpy(layer.kernel), (-1, -2), (0, 1))
+    begins, ends, more = [], [], []
+    sizes = layer.kernel_size, layer.strides, layer.dilation_rate
+    for axis, k, s, d in zip(order[2:], *sizes, strict=True):
+        # Of all that the kernel reaches, Keras cuts the odd one off at the end.
+        cut = (x.shape[axis] - 1) * s + (k - 1) * d + 1 - shape[axis]
+        begins.append(max(cut, 0) // 2)
+        ends.append(max(cut, 0) - begins[-1])
+        more.append(max(-cut, 0))
+    name = g.add(
+        "ConvTranspose",
+        [g.arrange(x, order), g.constant(kernel, "kernel"), *_bias(g, layer)],
+        kernel_shape=list(layer.kernel_size),
+        strides=list(layer.strides),
+        dilations=list(layer.dilation_rate),
+        output_padding=more,
+        pads=begins + ends,
+    )
+    return activate(g, layer.activation, name, order), order
 
 
 def _convolve(g, layer, shape, x, kernel, groups):
     order = _channels_first(layer, x)
-    inputs = [g.arrange(x, order), kernel]
-    if layer.use_bias:
-        inputs.append(g.constant(layer.bias, "bias"))
-    name = g.add(
+    weights = [kernel, *_bias(g, layer)]
+    name = _add_convolution(g, layer, x, order, weights, groups)
+    return activate(g, layer.activation, name, order), order
+
+
+def _add_convolution(g, layer, x, order, weights, groups):
+    return g.add(
         "Conv",
-        inputs,
+        [g.arrange(x, order), *weights],
         kernel_shape=list(layer.kernel_size),
         strides=list(layer.strides),
         dilations=list(layer.dilation_rate),
         group=groups,
         pads=_pads(x, order, layer.kernel_size, layer),
     )
-    return activate(g, layer.activation, name, order), order
+
+
+def _bias(g, layer):
+    return [g.constant(layer.bias, "bias")] if layer.use_bias else []
 
 
 def _pads(x, order, size, layer):
     """Padding as ONNX wants it: all begins, then all ends."""
     if layer.padding == "valid":
         return [0] * (2 * len(size))
+    if layer.padding == "causal":  # Of one axis: nothing of later steps.
+        return [(size[0] - 1) * layer.dilation_rate[0], 0]
     if layer.padding != "same":
         raise UnsupportedLayerError(f"padding={layer.padding!r}.")
     begins, ends = [], []
@@ -155,6 +203,25 @@ def _zero_padding(g, layer, shape, x):
     return g.add("Pad", [g.arrange(x, order), pads]), order
 
 
+_INTERPOLATIONS = {
+    "bilinear": {"mode": "linear"},
+    "nearest": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    },
+}
+
+
+def _upsampling(g, layer, shape, x):
+    if layer.interpolation not in _INTERPOLATIONS:
+        raise UnsupportedLayerError(f"interpolation={layer.interpolation!r}.")
+    order = _channels_first(layer, x)
+    scales = g.constant(np.array([1.0, 1.0, *layer.size]), "scales")
+    inputs = [g.arrange(x, order), "", scales]
+    return g.add("Resize", inputs, **_INTERPOLATIONS[layer.interpolation]), order
+
+
 def _embedding(g, layer, shape, x):
     if layer.mask_zero:
         raise UnsupportedLayerError("mask_zero=True.")
@@ -184,7 +251,9 @@ WRITERS = {
     layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
     layers.BatchNormalization: _norm,
     layers.Conv1D: _convolution,
+    layers.Conv1DTranspose: _transposed,
     layers.Conv2D: _convolution,
+    layers.Conv2DTranspose: _transposed,
     layers.Dense: _dense,
     layers.DepthwiseConv1D: _depthwise,
     layers.DepthwiseConv2D: _depthwise,
@@ -197,5 +266,8 @@ WRITERS = {
     layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
     layers.MultiHeadAttention: attention,
+    layers.SeparableConv1D: _separable,
+    layers.SeparableConv2D: _separable,
+    layers.UpSampling2D: _upsampling,
     layers.ZeroPadding2D: _zero_padding,
 }

@@ -171,7 +171,11 @@ def test_gelu_beside_layers_that_only_tf2onnx_knows(tmp_path, capfd):
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
-    graph = layers.RandomFlip(), layers.UpSampling2D(2), layers.Conv2DTranspose(3, 2)
+    graph = (
+        layers.RandomFlip(),
+        layers.GroupNormalization(2),
+        layers.UnitNormalization(),
+    )
     model = model_of(*graph)
     report = ks.to_onnx(model, tmp_path / "a.onnx", batch_size=2)
     assert report.writer == "tf2onnx"

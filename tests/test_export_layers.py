@@ -120,6 +120,37 @@ def sequence(x):
     return layers.GlobalMaxPooling1D()(x), layers.GlobalAveragePooling1D()(x)
 
 
+def causal(x):
+    """Of time, as in WaveNet, and back to more steps."""
+    x = layers.Reshape((56, 6))(x)
+    x = layers.Conv1D(4, 3, padding="causal", dilation_rate=2)(x)
+    x = layers.SeparableConv1D(4, 3, padding="same")(x)
+    x = layers.Conv1D(4, 2, strides=3, padding="causal")(x)
+    return layers.Conv1DTranspose(3, 4, 3, padding="same")(x)
+
+
+def transposed(x):
+    """Each padding; kernels smaller and larger than strides, of odd and even sizes."""
+    layer = layers.Conv2DTranspose
+    outputs = [
+        layer(3, size, strides, padding, activation="relu", use_bias=size != 2)(x)
+        for padding in ("same", "valid")
+        for size in (1, 2, 3, (4, 5))
+        for strides in (1, 2, 3, (1, 4))
+    ]
+    outputs.append(layer(3, 3, 1, padding="same", dilation_rate=2)(x))
+    outputs.append(layer(3, 3, 1, padding="valid", dilation_rate=(2, 3))(x))
+    return [layers.Conv2D(2, 1)(y) for y in outputs]
+
+
+def u_net(x):
+    x = layers.Conv2D(4, 3, padding="same")(x[:, :, :6])
+    y = layers.SeparableConv2D(6, 3, 2, "same", depth_multiplier=2)(x)
+    y = layers.SeparableConv2D(6, (1, 3), use_bias=False, activation="relu")(y)
+    y = layers.UpSampling2D((2, 6), interpolation="bilinear")(y)
+    return layers.UpSampling2D((1, 3))(layers.Concatenate()([x, y]))
+
+
 def norms(axis):
     return [
         layers.Conv2D(6, 2, use_bias=False),
@@ -135,6 +166,9 @@ MODELS = {
     "conv_dilated": [layers.Conv2D(5, 3, padding="same", dilation_rate=2)],
     "conv_groups": [layers.Conv2D(4, (3, 1), groups=2, activation="relu6")],
     "depthwise": [layers.DepthwiseConv2D((5, 5), 2, "same", depth_multiplier=2)],
+    "causal": [causal],
+    "transposed": [transposed],
+    "u_net": [u_net],
     "norms": norms(-1),
     "layer_norms": [
         layers.Conv2D(6, 1),
