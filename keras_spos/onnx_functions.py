@@ -216,6 +216,26 @@ def _relu(g, layer, shape, x):
     return name, x.order
 
 
+def _elu(g, layer, shape, x):
+    return g.add("Elu", [x.name], alpha=float(layer.alpha)), x.order
+
+
+def _leaky_relu(g, layer, shape, x):
+    return g.add("LeakyRelu", [x.name], alpha=float(layer.negative_slope)), x.order
+
+
+def _crop(g, layer, shape, x):
+    channels_first = layer.data_format == "channels_first"
+    sizes = x.shape[2:] if channels_first else x.shape[1:-1]
+    ends = [
+        slice(first, size - last)
+        for (first, last), size in zip(layer.cropping, sizes, strict=True)
+    ]
+    if channels_first:
+        ends = [slice(None), *ends]
+    return _slice(g, layer, shape, x, (slice(None), *ends, Ellipsis))
+
+
 def _activation(g, layer, shape, x):
     function = layer.activation
     return activate(g, function, x.name, x.order), x.order
@@ -261,11 +281,14 @@ WRITERS = {
     layers.AlphaDropout: _identity,
     layers.Average: _merge("Add"),
     layers.Concatenate: _concatenate,
+    layers.Cropping2D: _crop,
     layers.Dropout: _identity,
+    layers.ELU: _elu,
     layers.Flatten: _flatten,
     layers.GaussianDropout: _identity,
     layers.GaussianNoise: _identity,
     layers.Identity: _identity,
+    layers.LeakyReLU: _leaky_relu,
     layers.Maximum: _merge("Max"),
     layers.Minimum: _merge("Min"),
     layers.Multiply: _merge("Mul"),
