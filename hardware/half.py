@@ -10,8 +10,12 @@ def to_half(path):
 
     proto = onnx.load(path)
     graph = proto.graph
+    # Factors of sizes, which ONNX has in float32.
+    scales = {
+        name for n in graph.node if n.op_type == "Resize" for name in n.input[2:3]
+    }
     for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
             array = numpy_helper.to_array(tensor)
             tensor.CopyFrom(
                 numpy_helper.from_array(array.astype(np.float16), tensor.name)
