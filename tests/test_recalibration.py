@@ -184,6 +184,29 @@ def test_random_layers_are_off_and_frozen_norms_stay():
             np.testing.assert_array_equal(a, b)
 
 
+def test_batch_renormalization_has_the_statistics_of_its_inputs(images):
+    options = [
+        [
+            layers.Conv2D(4, 1),
+            layers.BatchNormalization(renorm=True),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3),
+            layers.BatchNormalization(renorm=True, renorm_clipping={"rmax": 1.5}),
+        ],
+        [layers.Conv2D(4, 3), layers.BatchNormalization()],
+    ]
+    inputs = keras.Input(SHAPE)
+    x = ChoiceBlock(options, "ab")(inputs)
+    net = randomize(Supernet(inputs, layers.GlobalAveragePooling2D()(x)))
+    expected = set_exact_statistics(net.extract((0,)), images)
+    for found in (
+        Evaluator(net, images, data(4)).extract((0,)),
+        recalibrate(net.extract((0,)), images),
+    ):
+        assert_equal_statistics(statistics(found), statistics(expected))
+        assert all(norm.renorm for norm in norms(found))
+
+
 @pytest.mark.parametrize("empty", [np.zeros((0, *SHAPE)), []])
 def test_empty_calibration_set(net, empty):
     with pytest.raises(ValueError, match="needs training images.*Received: an empty"):

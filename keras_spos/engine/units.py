@@ -118,19 +118,20 @@ class Unit:
 
             return run
 
-        # `lean` may have replaced them too.
-        before = [vars(norm).get("call") for norm in norms]
+        # `lean` may have replaced calls too.
+        names = ("call", "renorm")
+        before = [{n: vars(x)[n] for n in names if n in vars(x)} for x in norms]
         try:
             for norm in norms:
-                # Past Keras' `__setattr__`, which tracks.
-                vars(norm)["call"] = in_training(norm)
+                # Past Keras' `__setattr__`, which tracks. With renorm, a norm corrects
+                # by averages of batches before, and averages standard deviations.
+                vars(norm).update(call=in_training(norm), renorm=False)
             yield
         finally:
-            for norm, call in zip(norms, before, strict=True):
-                if call is None:
-                    del vars(norm)["call"]
-                else:
-                    vars(norm)["call"] = call
+            for norm, own in zip(norms, before, strict=True):
+                for name in names:
+                    del vars(norm)[name]
+                vars(norm).update(own)
 
     def measure(self, inputs, trainable, non_trainable, substitutes=None):
         """Calls the unit on normalized inputs, and measures its batch norms on them.
