@@ -85,7 +85,10 @@ class Gated:
         net.build_head((x, y))
         engine, head = net.get_engine(), net.get_head()
         tape, records, outputs = self._forward(engine, x, gates)
-        loss, _, _, (gradient, penalty) = head.differentiate(x, y, outputs, None, None)
+        # The loss is reported without regularization, whose gradient is that of a 0.
+        loss, _, _, (gradient, penalty) = head.differentiate(
+            x, y, outputs, None, ops.zeros(())
+        )
         groups, slopes = self._backward(engine, records, gradient, penalty)
         if weights:
             engine.apply(net.optimizer, groups)

@@ -29,6 +29,22 @@ def test_an_open_gate_is_single_path_training():
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
+def test_weights_decay_as_in_single_path_training():
+    path = (0, 1)
+    nets = net(sampler=FromList([path])), net()
+    for each in nets:
+        for variable in each.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(0.1)
+    before = values(nets[1].trainable_variables)
+    nets[0].train_on_batch(*batch())
+    SinglePath(nets[1])._step(*batch(), [{i: 1.0} for i in path], weights=True)
+    after = values(nets[1].trainable_variables)
+    expected = values(nets[0].trainable_variables)
+    assert sum((a != b).any() for a, b in zip(before, after, strict=True)) == 6
+    for a, b in zip(after, expected, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
 def test_slopes_of_gates_are_finite_differences():
     trainer = FBNet(net())
     gates = [{0: 0.3, 1: 0.7}, {0: 0.6, 1: 0.4}]
