@@ -205,6 +205,18 @@ def test_folder_errors(tmp_path):
         data.image_folder(tmp_path / "set")
 
 
+def test_a_folder_of_few_images(tmp_path):
+    write_images(tmp_path, ["cat"], count=10)
+    write_images(tmp_path, ["dog"], count=8)
+    message = "_per_class=5 and test_per_class=4. Received: 8 in 'dog'"
+    with pytest.raises(ValueError, match=message):
+        data.image_folder(tmp_path, 5, 4)
+    write_images(tmp_path / "parts" / "train", ["cat"], count=3)
+    write_images(tmp_path / "parts" / "val", ["cat"], count=1)
+    with pytest.raises(ValueError, match="out, validation_per_class=50. Received: 3"):
+        data.image_folder(tmp_path / "parts")
+
+
 def test_what_is_hidden_or_no_file_is_left_out(tmp_path):
     for part in ("train", "test"):
         write_images(tmp_path / part, ["a", "b"], count=3)

@@ -26,8 +26,9 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0, test=
     the training set. If both exist, `root/val` is the validation set. With
     `root/<class>/*`, both are held out.
 
-    Classes are numbered by the sorted names of their folders. Hidden folders and files,
-    whose names begin with a dot, are left out.
+    Classes are numbered by the sorted names of their folders. Left out are hidden
+    folders and files, whose names begin with a dot, files that are not named ``.jpg``,
+    ``.jpeg`` or ``.png``, and folders within those of classes.
 
     Args:
         root: The folder.
@@ -63,9 +64,17 @@ def image_folder(root, validation_per_class=50, test_per_class=50, seed=0, test=
         if test.name == "test":
             validation = _first_folder(root, ("val", "validation"))
         test = _list_images(test, classes)
+        if validation is None:
+            _check_counts(train, classes, validation_per_class=validation_per_class)
     else:
         classes = _folders(root)
         train = _list_training_images(root, classes)
+        _check_counts(
+            train,
+            classes,
+            validation_per_class=validation_per_class,
+            test_per_class=test_per_class,
+        )
         train, test = hold_out(train, test_per_class, seed=0)
         validation = None
     if validation is None:
@@ -96,6 +105,18 @@ def _list_training_images(root, classes):
             f"{sorted(empty)}. Remove these folders if they are no classes."
         )
     return data
+
+
+def _check_counts(data, classes, **held):
+    """Of all that is held out, before a part of it is, in the words of the folder."""
+    counts = np.bincount(data.labels)
+    fewest = counts.argmin()
+    if sum(held.values()) >= counts[fewest]:
+        arguments = " and ".join(f"{name}={value}" for name, value in held.items())
+        raise ValueError(
+            f"Expected more images in each class folder than are held out, {arguments}."
+            f" Received: {counts[fewest]} in {classes[fewest]!r}."
+        )
 
 
 def _list_images(root, classes):
