@@ -253,3 +253,25 @@ def test_a_path_on_which_nothing_trains_is_a_step_too(optimizer):
     net.sampler = FromList([(1,)])
     net.fit(X, X, epochs=2, verbose=0)
     assert np.any(np.array(dense.kernel) != kernel)
+
+
+def test_layers_that_cannot_be_compiled_train():
+    """Any part of an image of one colour is the same."""
+    colours = np.random.default_rng(0).normal(size=(6, 1, 1, 3))
+    images = np.broadcast_to(colours, (6, 5, 5, 3)).astype("float32")
+    labels = np.arange(6) % 2
+    results = []
+    for crop in (keras.layers.RandomCrop(3, 3), keras.layers.CenterCrop(3, 3)):
+        inputs = keras.Input((5, 5, 3))
+        convolutions = [keras.layers.Conv2D(2, 3, name=f"c{i}") for i in range(2)]
+        x = ks.ChoiceBlock(convolutions, "ab")(crop(inputs))
+        x = keras.layers.Flatten()(x)
+        net = randomize(ks.Supernet(inputs, x))
+        net.compile("sgd", cross_entropy())
+        assert net.jit_compile is False or crop.supports_jit
+        options = {"batch_size": 3, "epochs": 2, "shuffle": False, "verbose": 0}
+        history = net.fit(images, labels, **options).history
+        weights = [keras.ops.convert_to_numpy(v) for v in net.trainable_variables]
+        results.append([history["loss"], *weights])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)

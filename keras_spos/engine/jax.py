@@ -24,6 +24,8 @@ class Runner:
 
     def __init__(self, jit_compile=True, recompute=False):
         self._is_kept = None if recompute else jax_lean.is_kept
+        # Which traces: layers that cannot be compiled do not take that.
+        self._checkpoints = jit_compile or recompute
         self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
@@ -91,7 +93,8 @@ class Runner:
                 return (floats, penalty), (outputs, new_state)
 
             sources = [x for x, d in zip(inputs, differentiable, strict=True) if d]
-            run = jax.checkpoint(run, policy=self._is_kept, prevent_cse=False)
+            if self._checkpoints:
+                run = jax.checkpoint(run, policy=self._is_kept, prevent_cse=False)
             (_, penalty), pullback, (outputs, new_state) = jax.vjp(
                 run, sources, trainable, has_aux=True
             )
