@@ -44,7 +44,7 @@ with scope:
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
     net.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.7),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -72,8 +72,10 @@ def start_averages(runner, optimizer):
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer.use_ema:
-        averages = optimizer._model_variables_moving_average
-        weights = runner.read(optimizer._trainable_variables)
+        # Another replica may have narrowed them by now.
+        _, lists = vars(optimizer).get("_narrowed", (0, vars(optimizer)))
+        weights = runner.read(lists["_trainable_variables"])
+        averages = lists["_model_variables_moving_average"]
         runner.write(averages, [v + 0 for v in weights])
 
 
@@ -91,12 +93,19 @@ def _averages_of(optimizer, variables):
     names = ("_trainable_variables", "_model_variables_moving_average")
     # Past the optimizer's `__setattr__`, which would track the averages again.
     attributes = vars(optimizer)
-    saved = {name: attributes[name] for name in names}
+    # Replicas are threads that take turns: the first narrows, the last widens again.
+    inside, saved = attributes.pop("_narrowed", (0, None))
+    saved = saved or {name: attributes[name] for name in names}
+    attributes["_narrowed"] = inside + 1, saved
     wanted = {id(v) for v in variables}
-    keep = [id(v) in wanted for v in optimizer._trainable_variables]
+    keep = [id(v) in wanted for v in saved["_trainable_variables"]]
     try:
         for name in names:
             attributes[name] = list(itertools.compress(saved[name], keep))
         yield
     finally:
-        attributes.update(saved)
+        inside, saved = attributes.pop("_narrowed")
+        if inside > 1:
+            attributes["_narrowed"] = inside - 1, saved
+        else:
+            attributes.update(saved)
