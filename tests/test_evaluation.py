@@ -127,7 +127,7 @@ def squared(labels, outputs):
 
 
 @pytest.mark.parametrize(
-    "loss", [squared, "binary_crossentropy", "crossentropy", "mse"], ids=str
+    "loss", [squared, "binary_crossentropy", "crossentropy", "mse"]
 )
 @pytest.mark.parametrize("shape", [(20,), (20, 1)])
 def test_a_loss_that_is_a_function_takes_labels_as_in_fit(loss, shape):
