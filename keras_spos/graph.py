@@ -5,7 +5,7 @@ Example:
 """
 
 import keras
-from keras.src.models.functional import Functional
+from keras.src.models.functional import Functional, unpack_singleton
 
 
 def functional(model):
@@ -19,6 +19,13 @@ def has_own_call(model):
     """Whether this is of a subclass whose `call` may compute more than the graph."""
     stock = (Functional.call, keras.Sequential.call)
     return isinstance(model, keras.Model) and type(model).call not in stock
+
+
+def pack_outputs(model, flat):
+    """A Functional model's outputs as it returns them, from a flat list."""
+    outputs = keras.tree.pack_sequence_as(model._outputs_struct, flat)
+    # As Keras does: a list of one output is that output.
+    return unpack_singleton(outputs)
 
 
 def nodes(model):

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 from keras.src.losses.loss import unscale_loss_for_distribution
 
-from keras_spos.engine.engine import pack_outputs
+from keras_spos.graph import pack_outputs
 
 
 class LossHead:

@@ -15,8 +15,8 @@ from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
 
 from keras_spos.engine import Engine
-from keras_spos.engine.engine import pack_outputs
 from keras_spos.engine.updates import start_averages
+from keras_spos.graph import pack_outputs
 from keras_spos.loss_head import LossHead
 
 

@@ -1,7 +1,7 @@
 """The end of the augmentation of `photo`, for a batch on a device, with JAX.
 
-The jitter is a third of what an image costs a core, and 8-bit pixels are a quarter of
-the bytes that processes write and that travel to the device.
+Colours are a third of what an image costs a core, and 8-bit pixels are a quarter of the
+bytes that processes write and that travel to the device.
 
 Example:
     >>> drawn = draw(np.random.default_rng(0))

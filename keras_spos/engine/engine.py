@@ -5,10 +5,10 @@ import importlib
 import keras
 import numpy as np
 from keras import ops
-from keras.src.models.functional import unpack_singleton
 
 from keras_spos.engine.steps import cut
 from keras_spos.engine.updates import apply_together, can_update_by_unit
+from keras_spos.graph import pack_outputs
 
 
 class Engine:
@@ -315,13 +315,6 @@ class Engine:
             gradient = gradients.pop(key, None)
             result.append(ops.zeros(shape, dtype) if gradient is None else gradient)
         return result
-
-
-def pack_outputs(model, flat):
-    """A Functional model's outputs as it returns them, from a flat list."""
-    outputs = keras.tree.pack_sequence_as(model._outputs_struct, flat)
-    # As Keras does: a list of one output is that output.
-    return unpack_singleton(outputs)
 
 
 class Tape:
