@@ -79,6 +79,38 @@ def test_an_option_computes_on_one_argument():
     assert ChoiceBlock(recurrent)(x).shape == (None, 5, 4)
 
 
+class Around(layers.Layer):
+    """A layer that has no `build`: the one inside it is built by being called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(4, bias_initializer="ones")
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ChoiceBlock,
+        lambda options: MultiPathBlock(options, 2),
+        lambda options: MultiPathBlock([PathGroup(options, before=Around())]),
+    ],
+    ids=["choice", "paths", "before"],
+)
+def test_layers_without_build(make):
+    inputs = keras.Input((4,))
+    net = Supernet(inputs, make([Around(), layers.Dense(4)])(inputs))
+    net.compile("sgd", "mse")
+    x = np.eye(4)
+    net.fit(x, x, verbose=0)
+    net.set_path((0,))
+    expected = net.extract((0,)).predict(x, verbose=0)
+    np.testing.assert_allclose(net.predict(x, verbose=0), expected, 1e-5, 1e-6)
+    assert np.abs(expected).max() > 0.1
+
+
 def test_options_must_agree_on_their_output():
     block = ChoiceBlock([layers.Dense(3), layers.Dense(4)], labels="ab", name="x")
     with pytest.raises(ValueError, match=r"one shape and type.*a gives.*3.*b gives.*4"):

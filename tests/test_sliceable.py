@@ -101,6 +101,7 @@ def test_a_width_trained_anew_has_its_own_initializer():
         (lambda: SliceableConv2D((), 1), r"increasing order. Received: \(\)"),
         (lambda: SliceableConv2D((0, 4), 1), r"at least 1.*Received: \(0, 4\)"),
         (lambda: SliceableDense((4, 2)), r"increasing order. Received: \(4, 2\)"),
+        (lambda: SliceableDense(4), "a list of numbers of channels.*Received: 4"),
         (lambda: SliceableConv2D((2, 4), 1, groups=2), "groups=1. Received: groups=2"),
         (
             lambda: SliceableConv2D((2, 4), 1, kernel_initializer=["ones"] * 3),

@@ -6,6 +6,7 @@ Example:
     ...                 labels=("k3", "k5", "k7"))(inputs)
 """
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ class ChoiceBlock(SearchableLayer):
         """Builds every option for the block's input shape."""
         for option in self.options:
             if not option.built:
-                _build(option, input_shape)
+                build_part(option, input_shape, self.compute_dtype)
         self.add_choice_weights()
 
     def compute_output_spec(self, inputs, training=None):
@@ -112,18 +113,28 @@ class ChoiceBlock(SearchableLayer):
         return cls(**config)
 
 
-def _build(option, input_shape):
-    parameters = list(inspect.signature(option.build).parameters.values())
+def build_part(layer, input_shape, dtype):
+    """Builds one of the layers that a block is made of."""
+    if getattr(layer.build, "_is_default", False):
+        # As Keras does at the first call: layers inside it are built by being called.
+        inputs = keras.tree.map_shape_structure(
+            lambda shape: keras.KerasTensor(shape, dtype), input_shape
+        )
+        with contextlib.suppress(Exception):  # It may want integers.
+            layer.compute_output_spec(inputs)
+        layer.build(input_shape)
+        return
+    parameters = list(inspect.signature(layer.build).parameters.values())
     needed = [
         p.name for p in parameters if p.default is p.empty and p.kind < p.VAR_POSITIONAL
     ]
     if len(needed) > 1:
         raise ValueError(
             "An option computes on one argument: put a layer that takes several into a "
-            f"Functional model. Received: {type(option).__name__} {option.name!r}, "
+            f"Functional model. Received: {type(layer).__name__} {layer.name!r}, "
             f"which is built for {needed}."
         )
-    option.build(input_shape)
+    layer.build(input_shape)
 
 
 def as_layer(option):

@@ -13,7 +13,7 @@ import itertools
 
 import keras
 
-from keras_spos.layers.choice_block import as_layer, as_list, default_label
+from keras_spos.layers.choice_block import as_layer, as_list, build_part, default_label
 from keras_spos.layers.shadow_batch_norm import ShadowBatchNormalization
 
 
@@ -122,6 +122,7 @@ def _build(layer, shape):
     """Builds a layer, if there is one, and returns its output shape."""
     if layer is None:
         return shape
+    dtype = layer.compute_dtype
     if not layer.built:
-        layer.build(shape)
-    return layer.compute_output_shape(shape)
+        build_part(layer, shape, dtype)
+    return layer.compute_output_spec(keras.KerasTensor(shape, dtype)).shape

@@ -11,6 +11,8 @@ Example:
     >>> layer.at(width=0)  # a stock Conv2D with 4 filters         # doctest: +SKIP
 """
 
+from collections.abc import Iterable
+
 import keras
 from keras import layers, ops
 
@@ -246,14 +248,18 @@ class SliceableBatchNormalization(ElasticLayer, layers.BatchNormalization):
 
 def check_widths(widths):
     """Checks numbers of channels and returns them as a tuple of integers."""
-    widths = tuple(widths)
-    increasing = all(a <= b for a, b in zip(widths, widths[1:], strict=False))
-    if not widths or not increasing or any(w != int(w) or w < 1 for w in widths):
+    widths = tuple(widths) if isinstance(widths, Iterable) else widths
+    if not isinstance(widths, tuple) or not _are_widths(widths):
         raise ValueError(
-            "Widths are numbers of channels of at least 1, in increasing order. "
-            f"Received: {widths}"
+            "Widths are a list of numbers of channels of at least 1, in increasing "
+            f"order. Received: {widths}"
         )
     return tuple(int(w) for w in widths)
+
+
+def _are_widths(numbers):
+    increasing = all(a <= b for a, b in zip(numbers, numbers[1:], strict=False))
+    return bool(numbers) and increasing and all(w == int(w) >= 1 for w in numbers)
 
 
 def _check_input(layer, inputs):
