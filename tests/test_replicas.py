@@ -40,6 +40,13 @@ with scope:
             for k in (1, 3)
         ]
         h = ks.ChoiceBlock(options, labels=("k1", "k3"), name=f"b{i}")(h)
+    inner = z = keras.Input(h.shape[1:])
+    for i, widths in enumerate([(2, 8), (4, 4)]):
+        z = ks.layers.SliceableConv2D(
+            widths, 1, activation="tanh",
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.5, seed=i),
+        )(z)
+    h = ks.ElasticBlock([keras.Model(inner, z)], widths=("narrow", "wide"))(h)
     h = keras.layers.GlobalAveragePooling2D()(h)
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
@@ -49,9 +56,9 @@ with scope:
         metrics=["accuracy"],
     )
 history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
-weights = [keras.ops.convert_to_numpy(v.value) for v in net.trainable_variables]
+copies = [getattr(v.value, "values", [v.value]) for v in net.trainable_variables]
 print(json.dumps({
-    "weights": [w.ravel().tolist() for w in weights],
+    "weights": [[np.ravel(w).tolist() for w in each] for each in copies],
     "history": history,
     "predictions": net.predict(x, batch_size=8, verbose=0).tolist(),
 }))
@@ -72,8 +79,9 @@ def train(replicas):
 
 def test_two_replicas_train_as_one():
     one, two = train(1), train(2)
-    for a, b in zip(one["weights"], two["weights"], strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    for (a,), copies in zip(one["weights"], two["weights"], strict=True):
+        for b in copies:
+            np.testing.assert_allclose(a, b, atol=1e-6)
     for name, values in one["history"].items():
         np.testing.assert_allclose(values, two["history"][name], atol=1e-5)
     np.testing.assert_allclose(one["predictions"], two["predictions"], atol=1e-5)

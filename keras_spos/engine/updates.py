@@ -1,6 +1,5 @@
 """How does an optimizer update the variables on a path, and nothing else?"""
 
-import contextlib
 import itertools
 
 import keras
@@ -54,13 +53,9 @@ def apply_together(backend, runner, optimizer, groups):
         runner.write([iterations], [runner.read([iterations])[0] + 1])
         return
     variables, gradients = zip(*totals.values(), strict=True)
-    scaled = hasattr(optimizer, "inner_optimizer")
-    with (
-        keeping_outside(runner, optimizer, parts),
-        _averages_of(optimizer, variables),
-        backend.assigning_in_cond(scaled),
-    ):
-        optimizer.apply(gradients, variables)
+    in_cond = backend.assigning_in_cond(hasattr(optimizer, "inner_optimizer"))
+    with keeping_outside(runner, optimizer, parts), in_cond:
+        _averaging(optimizer, variables).apply(gradients, variables)
 
 
 def start_averages(runner, optimizer):
@@ -72,40 +67,31 @@ def start_averages(runner, optimizer):
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer.use_ema:
-        # Another replica may have narrowed them by now.
-        _, lists = vars(optimizer).get("_narrowed", (0, vars(optimizer)))
-        weights = runner.read(lists["_trainable_variables"])
-        averages = lists["_model_variables_moving_average"]
+        weights = runner.read(optimizer._trainable_variables)
+        averages = optimizer._model_variables_moving_average
         runner.write(averages, [v + 0 for v in weights])
 
 
-@contextlib.contextmanager
-def _averages_of(optimizer, variables):
-    """Narrows an optimizer's moving averages of weights to some variables.
+def _averaging(optimizer, variables):
+    """The optimizer, as one that averages some variables of its own and no others.
 
     Keras averages every variable it was built with, at every step; the average of a
     variable that is not on the path would move.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not optimizer.use_ema:
-        yield
-        return
-    names = ("_trainable_variables", "_model_variables_moving_average")
-    # Past the optimizer's `__setattr__`, which would track the averages again.
-    attributes = vars(optimizer)
-    # Replicas are threads that take turns: the first narrows, the last widens again.
-    inside, saved = attributes.pop("_narrowed", (0, None))
-    saved = saved or {name: attributes[name] for name in names}
-    attributes["_narrowed"] = inside + 1, saved
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if not inner.use_ema:
+        return optimizer
     wanted = {id(v) for v in variables}
-    keep = [id(v) in wanted for v in saved["_trainable_variables"]]
-    try:
-        for name in names:
-            attributes[name] = list(itertools.compress(saved[name], keep))
-        yield
-    finally:
-        inside, saved = attributes.pop("_narrowed")
-        if inside > 1:
-            attributes["_narrowed"] = inside - 1, saved
-        else:
-            attributes.update(saved)
+    keep = [id(v) in wanted for v in inner._trainable_variables]
+    names = ("_trainable_variables", "_model_variables_moving_average")
+    lists = {n: list(itertools.compress(getattr(inner, n), keep)) for n in names}
+    narrow = _twin(inner, **lists)
+    return narrow if optimizer is inner else _twin(optimizer, inner_optimizer=narrow)
+
+
+def _twin(optimizer, **others):
+    """An optimizer that shares all with another but some attributes."""
+    twin = object.__new__(type(optimizer))
+    # Past `__setattr__`, which would track the variables again.
+    vars(twin).update(vars(optimizer), **others)
+    return twin
