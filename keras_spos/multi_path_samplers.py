@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from keras_spos.layers import MultiPathBlock
+from keras_spos.samplers import Sampler
 
 
-class _BlockSampler:
+class _BlockSampler(Sampler):
     """Knows which paths each option of a decision runs.
 
     Args:
@@ -45,11 +46,6 @@ class _BlockSampler:
     def get_config(self):
         """Mirrors `__init__`."""
         return {"options": self.options}
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable("keras_spos")

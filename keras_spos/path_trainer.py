@@ -6,7 +6,6 @@ in Python, and the engine runs compiled functions of the path's units.
 
 import contextlib
 import functools
-import operator
 
 import keras
 import numpy as np
@@ -15,9 +14,10 @@ from keras.src.backend import compute_output_spec
 from keras.src.models.functional import Functional
 
 from keras_spos.engine import Engine
-from keras_spos.engine.updates import start_averages
+from keras_spos.engine.updates import check_optimizer, start_averages
 from keras_spos.graph import pack_outputs
 from keras_spos.loss_head import LossHead
+from keras_spos.samplers import draw
 
 
 class PathTrainer(Functional):
@@ -57,19 +57,7 @@ class PathTrainer(Functional):
         optimizer = getattr(self, "optimizer", None)
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         accumulated = getattr(inner, "gradient_accumulation_steps", None) or 1
-        step = step // accumulated
-        if hasattr(self.sampler, "draw_step"):
-            path = self.sampler.draw_step(self.space, self.seed, step)
-        else:
-            rng = np.random.default_rng((self.seed, step))
-            path = self.sampler.draw(self.space, rng)
-        if not _is_drawn(path, self.space.sizes):
-            raise ValueError(
-                f"Expected {type(self.sampler).__name__} to draw an option, or a tuple "
-                f"of options, for each of {self.space.num_decisions} decisions, less "
-                f"than {self.space.sizes.tolist()}. Received: {path}"
-            )
-        return path
+        return draw(self.sampler, self.space, self.seed, step // accumulated)
 
     def train_step(self, data):
         """Samples a path and updates its weights and statistics, and nothing else.
@@ -278,7 +266,7 @@ class PathTrainer(Functional):
         parts = (self._compile_loss, self._compile_metrics, self.optimizer)
         if all(part is None or part.built for part in parts):
             return
-        _check_optimizer(self.optimizer, self.operations)
+        check_optimizer(self.optimizer, self.operations)
         # Building one again would start its loss scale anew.
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
@@ -305,49 +293,6 @@ class PathTrainer(Functional):
 
     def jax_state_sync(self):
         """Nothing to do: variables are always up to date."""
-
-
-def _optimizers(*names):
-    """Classes of Keras' optimizers; those that its version has."""
-    return tuple(
-        vars(keras.optimizers)[n] for n in names if n in vars(keras.optimizers)
-    )
-
-
-_OF_ALL_OR_NONE = _optimizers("MultiOptimizer")
-# Their updates depend on means over a weight, or on its shape.
-_OF_WHOLE_WEIGHTS = _optimizers("Adafactor", "Muon")
-
-
-def _check_optimizer(optimizer, operations):
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer, _OF_ALL_OR_NONE):
-        raise ValueError(
-            "Expected an optimizer that can update some of a model's variables: those "
-            "on the path. Received: a MultiOptimizer, which updates all or none."
-        )
-    wide = [op.name for op in operations if getattr(op, "widths", ())]
-    if wide and isinstance(optimizer, _OF_WHOLE_WEIGHTS):
-        raise ValueError(
-            "Where widths share a weight, a step updates a slice of it. Expected an "
-            "optimizer whose updates do not depend on the shape of the weight, such as "
-            f"SGD or AdamW. Received: {type(optimizer).__name__}, and widths in {wide}"
-        )
-
-
-def _is_drawn(path, sizes):
-    """Whether this is a path, or one with several options for some decisions."""
-    if isinstance(path, np.ndarray) and path.dtype.kind == "i":
-        return path.shape == sizes.shape and bool(np.all((path >= 0) & (path < sizes)))
-    several = (tuple, list, frozenset)
-    try:
-        options = [c if isinstance(c, several) else (c,) for c in path]
-        return len(path) == len(sizes) and all(
-            len(own) > 0 and all(0 <= operator.index(i) < size for i in own)
-            for own, size in zip(options, sizes.tolist(), strict=True)
-        )
-    except TypeError:
-        return False
 
 
 def _check_finite(loss, step, active, changed):

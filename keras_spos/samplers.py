@@ -7,14 +7,72 @@ resumed run repeats its draws, and every replica draws the same. It has either
 on how far training has come.
 """
 
+import operator
+
 import keras
 import numpy as np
 
 from keras_spos.costs import CostTable, check_space
 
 
+def draw(sampler, space, seed, step):
+    """What a sampler draws for a training step.
+
+    Args:
+        sampler: An object with `draw` or `draw_step`.
+        space: The `SearchSpace`.
+        seed: An integer.
+        step: Number of the step.
+
+    Returns:
+        One entry per decision: an option, or a tuple of options (path dropout).
+
+    Raises:
+        ValueError: The sampler draws something else.
+    """
+    if hasattr(sampler, "draw_step"):
+        path = sampler.draw_step(space, seed, step)
+    else:
+        path = sampler.draw(space, np.random.default_rng((seed, step)))
+    if not _is_drawn(path, space.sizes):
+        raise ValueError(
+            f"Expected {type(sampler).__name__} to draw an option, or a tuple "
+            f"of options, for each of {space.num_decisions} decisions, less "
+            f"than {space.sizes.tolist()}. Received: {path}"
+        )
+    return path
+
+
+def _is_drawn(path, sizes):
+    """Whether this is a path, or one with several options for some decisions."""
+    if isinstance(path, np.ndarray) and path.dtype.kind == "i":
+        return path.shape == sizes.shape and bool(np.all((path >= 0) & (path < sizes)))
+    several = (tuple, list, frozenset)
+    try:
+        options = [c if isinstance(c, several) else (c,) for c in path]
+        return len(path) == len(sizes) and all(
+            len(own) > 0 and all(0 <= operator.index(i) < size for i in own)
+            for own, size in zip(options, sizes.tolist(), strict=True)
+        )
+    except TypeError:
+        return False
+
+
+class Sampler:
+    """Base of samplers that are saved with a supernet, by their arguments."""
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        return cls(**config)
+
+
 @keras.saving.register_keras_serializable("keras_spos")
-class UniformSampler:
+class UniformSampler(Sampler):
     """Every option of every decision with equal probability (SPOS, section 3)."""
 
     def draw(self, space, rng):
@@ -29,18 +87,9 @@ class UniformSampler:
         """
         return rng.integers(0, space.sizes)
 
-    def get_config(self):
-        """Mirrors `__init__`."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("keras_spos")
-class FairSampler:
+class FairSampler(Sampler):
     """Every option of a decision once in as many consecutive steps as it has options.
 
     Uniform draws train some options more often than others; here each decision runs
@@ -67,18 +116,9 @@ class FairSampler:
             path.append(int(rng.permutation(size)[position]))
         return path
 
-    def get_config(self):
-        """Mirrors `__init__`."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("keras_spos")
-class CostRangeSampler:
+class CostRangeSampler(Sampler):
     """Uniform over ranges of a cost: SPOS's "uniform constraint sampling" (section 3).
 
     Draws one of the ranges, then uniform paths until one falls inside. If none of
@@ -158,7 +198,7 @@ class CostRangeSampler:
 
 
 @keras.saving.register_keras_serializable("keras_spos")
-class WideningSampler:
+class WideningSampler(Sampler):
     """Uniform, with large widths at first and smaller ones admitted step by step.
 
     Supernets of operations and widths together are reported not to converge if widths
@@ -206,14 +246,9 @@ class WideningSampler:
         """Mirrors `__init__`."""
         return {"steps": self.steps, "first": self.first, "suffix": self.suffix}
 
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("keras_spos")
-class PathDropoutSampler:
+class PathDropoutSampler(Sampler):
     """Drops each option with a probability, and averages those that are left.
 
     The baseline of SPOS's Figure 1 (Bender et al., 2018): where all options of a
@@ -243,8 +278,3 @@ class PathDropoutSampler:
     def get_config(self):
         """Mirrors `__init__`."""
         return {"rate": self.rate}
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        return cls(**config)

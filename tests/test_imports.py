@@ -30,8 +30,8 @@ PARTS = [
     ["own_code"],
     ["signatures"],
     ["costs", "layers", "tabular"],
-    ["samplers", "multi_path_samplers", "counting", "engine", "extraction"],
-    ["loss_head", "recalibration"],
+    ["samplers", "counting", "engine", "extraction"],
+    ["multi_path_samplers", "loss_head", "recalibration"],
     ["path_trainer"],
     ["supernet"],
     [

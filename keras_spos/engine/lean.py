@@ -88,7 +88,7 @@ def _is_plain_norm(layer):
         type(layer) is keras.layers.BatchNormalization
         and layer.trainable
         and not layer.synchronized
-        and not getattr(layer, "renorm", False)
+        and not layer.renorm
     )
 
 

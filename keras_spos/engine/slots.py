@@ -3,23 +3,21 @@
 import contextlib
 
 import keras
+from keras import optimizers
 
 from keras_spos.weight_slice import is_part, whole
 
 # Optimizers that treat all weights of a shape alike, but for decay and constraints.
 _ALIKE = {
-    getattr(keras.optimizers, name)
-    for name in (
-        "SGD",
-        "RMSprop",
-        "Adam",
-        "AdamW",
-        "Adagrad",
-        "Adadelta",
-        "Adamax",
-        "Lion",
-        "Lamb",
-    )
+    optimizers.SGD,
+    optimizers.RMSprop,
+    optimizers.Adam,
+    optimizers.AdamW,
+    optimizers.Adagrad,
+    optimizers.Adadelta,
+    optimizers.Adamax,
+    optimizers.Lion,
+    optimizers.Lamb,
 }
 
 

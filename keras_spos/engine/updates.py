@@ -7,6 +7,31 @@ import keras
 from keras_spos.engine.slots import keeping_outside
 from keras_spos.weight_slice import is_part, whole
 
+# Their updates depend on means over a weight, or on its shape.
+_OF_WHOLE_WEIGHTS = (keras.optimizers.Adafactor, keras.optimizers.Muon)
+
+
+def check_optimizer(optimizer, operations):
+    """Refuses an optimizer that updates more than what is on a path.
+
+    Args:
+        optimizer: An optimizer.
+        operations: The model's, some of which may have widths.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "Expected an optimizer that can update some of a model's variables: those "
+            "on the path. Received: a MultiOptimizer, which updates all or none."
+        )
+    wide = [op.name for op in operations if getattr(op, "widths", ())]
+    if wide and isinstance(optimizer, _OF_WHOLE_WEIGHTS):
+        raise ValueError(
+            "Where widths share a weight, a step updates a slice of it. Expected an "
+            "optimizer whose updates do not depend on the shape of the weight, such as "
+            f"SGD or AdamW. Received: {type(optimizer).__name__}, and widths in {wide}"
+        )
+
 
 def can_update_by_unit(optimizer, units):
     """Whether updating unit by unit equals updating all their variables together."""
