@@ -35,6 +35,21 @@ def nodes(model):
         yield from (n for n in model._nodes_by_depth[depth] if not n.is_input)
 
 
+def parts_of(operation):
+    """An operation, and all layers and operations inside it."""
+    if not isinstance(operation, keras.layers.Layer):
+        return [operation]
+    layers = operation._flatten_layers()
+    # A Functional model's operations are more than its layers.
+    inner = [x for layer in layers for x in getattr(layer, "operations", ())]
+    return unique([*layers, *inner])
+
+
+def unique(items):
+    """The items without repetition, however they compare."""
+    return list({id(item): item for item in items}.values())
+
+
 def check_functional(model):
     """Refuses a model that has no graph."""
     if not model.built or not hasattr(functional(model), "_inputs_struct"):

@@ -7,7 +7,7 @@ Example:
 
 import keras
 
-from keras_spos.graph import nodes
+from keras_spos.graph import nodes, parts_of
 
 
 def own_code(operation):
@@ -85,13 +85,3 @@ def is_adaptable(layer):
     What it has learned is neither in its config nor in what compiled functions read.
     """
     return hasattr(layer, "adapt") or hasattr(layer, "finalize_state")
-
-
-def parts_of(operation):
-    """An operation, and all layers and operations inside it."""
-    if not isinstance(operation, keras.layers.Layer):
-        return [operation]
-    layers = operation._flatten_layers()
-    # A Functional model's operations are more than its layers.
-    inner = [x for layer in layers for x in getattr(layer, "operations", ())]
-    return list({id(x): x for x in [*layers, *inner]}.values())

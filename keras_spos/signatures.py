@@ -10,8 +10,8 @@ import json
 
 import keras
 
-from keras_spos.graph import nodes
-from keras_spos.own_code import is_adaptable, is_stock, own_code, parts_of
+from keras_spos.graph import nodes, parts_of
+from keras_spos.own_code import is_adaptable, is_stock, own_code
 
 # What of a layer tells, beside the shapes of its weights, how long it takes.
 _GEOMETRY = (

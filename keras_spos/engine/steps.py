@@ -6,8 +6,8 @@ import functools
 import keras
 from keras.src.backend import get_keras_mask
 
-from keras_spos.engine.units import Unit, unique_objects
-from keras_spos.graph import nodes
+from keras_spos.engine.units import Unit
+from keras_spos.graph import nodes, unique
 from keras_spos.layers.searchable import MASKED, SearchableLayer
 from keras_spos.signatures import signature
 
@@ -110,7 +110,7 @@ def _fixed_unit(run, read, written):
                 tensors[id(symbolic)] = value
         return [tensors[key] for key in written]
 
-    operations = unique_objects(n.operation for n in run)
+    operations = unique(n.operation for n in run)
     layers = [x for x in operations if isinstance(x, keras.layers.Layer)]
     key = signature([n.operation for n in run], _wiring(run, read, written))
     return Unit(call, layers, key, operations=operations)

@@ -15,6 +15,7 @@ from keras.src.backend.common import global_state
 from keras.src.layers.layer import CallContext
 
 from keras_spos.engine.lean import lean
+from keras_spos.graph import parts_of, unique
 from keras_spos.layers.searchable import MASKED
 
 APPLIED_TWICE = (
@@ -74,31 +75,21 @@ class Unit:
         ]
 
     def _all_layers(self):
-        return unique_objects(x for y in self.layers for x in y._flatten_layers())
+        return unique(x for y in self.layers for x in y._flatten_layers())
 
-    def _all_operations(self):
-        layers = self._all_layers()
-        # A Functional model's operations are more than its layers.
-        inner = [x for y in layers for x in getattr(y, "operations", ())]
-        return unique_objects([*layers, *self.operations, *inner])
-
-    @contextlib.contextmanager
-    def measuring(self, substitutes=None):
-        """Inside, batch norms work as in training even where all else does not.
-
-        Dropout, noise and the like stay off: what is measured is for inference.
-
-        Args:
-            substitutes: The backend's for `lean`, or None.
-        """
-        with contextlib.ExitStack() as stack:
-            if substitutes:
-                stack.enter_context(lean(self._all_operations(), substitutes))
-            stack.enter_context(self._norms_in_training())
-            yield
+    def _lean(self, substitutes):
+        """The context in which layers run at less cost."""
+        if not substitutes:
+            return contextlib.nullcontext()
+        whole = [*self.layers, *self.operations]
+        return lean(unique(x for y in whole for x in parts_of(y)), substitutes)
 
     @contextlib.contextmanager
     def _norms_in_training(self):
+        """Inside, batch norms work as in training even where all else does not.
+
+        Dropout, noise and the like stay off: what is measured is for inference.
+        """
         norms = [
             layer
             for layer in self._all_layers()
@@ -150,7 +141,7 @@ class Unit:
             ops.zeros_like(x) if id(v) in averages else x
             for v, x in zip(self.non_trainable, non_trainable, strict=True)
         ]
-        with self.measuring(substitutes):
+        with self._lean(substitutes), self._norms_in_training():
             outputs, state, _ = self.run(inputs, trainable, start, training=False)
         values = {id(v): x for v, x in zip(self.non_trainable, state, strict=True)}
         # From zero, a moving average becomes (1 - momentum) times what it averages.
@@ -215,12 +206,9 @@ class Unit:
             *zip(self._trainable, trainable, strict=True),
             *zip(self._non_trainable, non_trainable, strict=True),
         ]
-        cheaper = contextlib.nullcontext()
-        if substitutes:
-            cheaper = lean(self._all_operations(), substitutes)
         with scope_class(mapping, collect_losses=True) as scope:
             given = dict(scope.state_mapping)
-            with cheaper, _one_call(self.layers):
+            with self._lean(substitutes), _one_call(self.layers):
                 outputs = self.call(inputs, training)
             self._check_assigned(given, scope.state_mapping)
             if any(get_keras_mask(y) is not None for y in outputs):
@@ -275,14 +263,9 @@ def _variable_key(variable):
 
 
 def _variables(layers, attribute):
-    return unique_objects(v for layer in layers for v in getattr(layer, attribute))
+    return unique(v for layer in layers for v in getattr(layer, attribute))
 
 
 def _as_loss(x):
     """A scalar of at least single precision, whatever a layer computes in."""
     return ops.sum(ops.cast(x, keras.backend.result_type(x.dtype, "float32")))
-
-
-def unique_objects(items):
-    """The items without repetition, however they compare."""
-    return list({id(item): item for item in items}.values())

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 from keras.src.backend.common import global_state
 
+from keras_spos.graph import unique
 from keras_spos.weight_slice import whole
 
 # A mask is an attribute of a tensor, which compiled functions do not return.
@@ -126,7 +127,7 @@ class SearchableLayer(keras.layers.Layer):
         picks = [()]
         for size in sizes:
             picks = [p + (i,) for p in picks for i in range(size)]
-        variables = _unique(whole(v) for p in picks for v in self.sources(p))
+        variables = unique(whole(v) for p in picks for v in self.sources(p))
         state = [v for v in variables if not v.trainable] if training else []
 
         def branch(choices):
@@ -166,10 +167,6 @@ def _warn_of_a_plain_model():
             "it of the same inputs and outputs.",
             stacklevel=2,
         )
-
-
-def _unique(items):
-    return list({id(item): item for item in items}.values())
 
 
 def _static_integer(variable):
