@@ -48,14 +48,7 @@ class ChoiceBlock(SearchableLayer):
         self.options = [as_layer(option) for option in as_list(options, "options")]
         if not self.options:
             raise ValueError("A ChoiceBlock needs at least one option. Received: none.")
-        self.labels = tuple(
-            labels or map(default_label, range(len(self.options)), self.options)
-        )
-        if len(self.labels) != len(self.options):
-            raise ValueError(
-                f"Expected one label per option ({len(self.options)}). "
-                f"Received: labels={self.labels}"
-            )
+        self.labels = labels_of(self.options, labels, "option")
         self.decision = decision or self.name
 
     @property
@@ -76,19 +69,11 @@ class ChoiceBlock(SearchableLayer):
 
     def compute_output_spec(self, inputs, training=None):
         """The options' common output; an error if they differ."""
-        specs = [option.compute_output_spec(inputs) for option in self.options]
-        for label, spec in zip(self.labels, specs, strict=True):
-            if _shape_and_type(spec) != _shape_and_type(specs[0]):
-                raise ValueError(
-                    f"All options of {self.name!r} must give outputs of one shape and "
-                    f"type. Received: {self.labels[0]} gives "
-                    f"{_shape_and_type(specs[0])}, {label} gives "
-                    f"{_shape_and_type(spec)}."
-                )
+        spec = common_spec(self, inputs)
         for option in self.options:
             if _makes_mask(option, inputs):
                 raise ValueError(MASKED.format(option.name))
-        return specs[0]
+        return spec
 
     def compute_output_shape(self, input_shape):
         """The options' common output shape."""
@@ -156,7 +141,17 @@ def as_list(items, expected):
     return list(items)
 
 
-def default_label(index, option):
+def labels_of(layers, labels, kind):
+    """Labels as given, or the layers' own: one for each layer, of a kind."""
+    labels = tuple(labels or map(_default_label, range(len(layers)), layers))
+    if len(labels) != len(layers):
+        raise ValueError(
+            f"Expected one label per {kind} ({len(layers)}). Received: labels={labels}"
+        )
+    return labels
+
+
+def _default_label(index, option):
     """An option's name, or class and number where Keras made the name."""
     # Names that Keras makes count up within a process: rebuilt, the same block would
     # have other labels, and be another space to a checkpoint.
@@ -165,6 +160,20 @@ def default_label(index, option):
         kind.lower() + r"\d*", option.name.replace("_", "").lower()
     )
     return f"{kind}_{index}" if automatic else option.name
+
+
+def common_spec(block, inputs):
+    """What all options of a block give for symbolic inputs; an error if they differ."""
+    specs = [option.compute_output_spec(inputs) for option in block.options]
+    described = [_shape_and_type(spec) for spec in specs]
+    for label, other in zip(block.labels, described, strict=True):
+        if other != described[0]:
+            raise ValueError(
+                f"All options of {block.name!r} must give outputs of one shape and "
+                f"type. Received: {block.labels[0]} gives {described[0]}, {label} "
+                f"gives {other}."
+            )
+    return specs[0]
 
 
 def _makes_mask(option, inputs):

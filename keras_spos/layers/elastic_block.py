@@ -9,12 +9,10 @@ Example:
     >>> block = ElasticBlock([keras.Model(inputs, x)], widths=("0.5x", "1.0x"))
 """
 
-import types
-
 import keras
 
 from keras_spos.graph import has_own_call
-from keras_spos.layers.choice_block import as_list, default_label
+from keras_spos.layers.choice_block import as_list, common_spec, labels_of
 from keras_spos.layers.elastic import ElasticLayer
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.own_code import is_adaptable, rebuild
@@ -47,6 +45,8 @@ class ElasticBlock(SearchableLayer):
     ):
         super().__init__(name=name, **kwargs)
         self.options = as_list(options, "Functional models")
+        if not self.options:
+            raise ValueError("Expected at least one option. Received: 0 options.")
         for option in self.options:
             if not hasattr(option, "_nodes_by_depth"):
                 raise ValueError(
@@ -66,23 +66,16 @@ class ElasticBlock(SearchableLayer):
                         "loses what `adapt` has learned. Adapt a layer before the "
                         f"block instead. Received: {layer.name!r} in an option."
                     )
-        self.labels = tuple(
-            labels or map(default_label, range(len(self.options)), self.options)
-        )
+        self.labels = labels_of(self.options, labels, "option")
         self.widths = tuple(widths or ())
         self.bits = tuple(bits or ())
-        if not self.options or len(self.labels) != len(self.options):
-            raise ValueError(
-                "Expected at least one option, and one label for each. Received: "
-                f"{len(self.options)} options, labels={self.labels}"
-            )
         if not self.decisions:
             raise ValueError(
                 "An ElasticBlock with one option needs widths or bits to choose from. "
                 "Received: neither."
             )
-        # A namespace, so that Keras does not track the plain layers as the block's own.
-        self._made = types.SimpleNamespace(picked={}, views={}, layers={})
+        # Past Keras' `__setattr__`, which tracks: plain layers are not its own.
+        vars(self)["_made"] = {}
 
     @property
     def decisions(self):
@@ -98,20 +91,26 @@ class ElasticBlock(SearchableLayer):
 
     def picked(self, choices):
         """A Functional model of plain layers; its variables are placeholders."""
-        if choices not in self._made.picked:
-            self._make(choices)
+        model, pairs, _ = self._plain(choices)
         # Layers may have been frozen, or thawed, since.
-        for new, layer in self._made.layers[choices]:
+        for new, layer in pairs:
             if new.trainable != layer.trainable:
                 new.trainable = layer.trainable
-        return self._made.picked[choices]
+        return model
 
     def views(self, choices):
         """Which parts of this block's weights the placeholders stand for."""
-        self.picked(choices)
-        return self._made.views[choices]
+        _, _, views = self._plain(choices)
+        return views
+
+    def _plain(self, choices):
+        """`_make`, once for the same choices."""
+        if choices not in self._made:
+            self._made[choices] = self._make(choices)
+        return self._made[choices]
 
     def _make(self, choices):
+        """What `choices` runs; pairs of its layers and of this block's; `views`."""
         rest = list(choices)
         option = self.options[rest.pop(0) if len(self.options) > 1 else 0]
         width = rest.pop(0) if self.widths else None
@@ -138,20 +137,20 @@ class ElasticBlock(SearchableLayer):
                 f"Received: {option.output_shape} at the largest width, "
                 f"{model.output_shape} at choices {choices}."
             )
-        self._made.picked[choices] = model
-        self._made.layers[choices] = [
+        pairs = [
             pair
             for new, layer, _ in made.values()
             if isinstance(layer, keras.layers.Layer)
             for pair in zip(new._flatten_layers(), layer._flatten_layers(), strict=True)
         ]
-        self._made.views[choices] = {
+        views = {
             id(variable): WeightSlice(source, variable.shape)
             for new, _, sources in made.values()
             for variable, source in zip(
                 [*getattr(new, "weights", []), *_seeds(new)], sources, strict=True
             )
         }
+        return model, pairs, views
 
     def build(self, input_shape):
         """Creates what holds the current choice; the options are built."""
@@ -159,13 +158,7 @@ class ElasticBlock(SearchableLayer):
 
     def compute_output_spec(self, inputs, training=None):
         """The options' common output; an error if they differ."""
-        specs = [option.compute_output_spec(inputs) for option in self.options]
-        if len({(tuple(s.shape), s.dtype) for s in specs}) > 1:
-            raise ValueError(
-                f"All options of {self.name!r} must give outputs of one shape and "
-                f"type. Received: {[(s.shape, s.dtype) for s in specs]}"
-            )
-        return specs[0]
+        return common_spec(self, inputs)
 
     def compute_output_shape(self, input_shape):
         """The options' common output shape."""

@@ -13,7 +13,7 @@ import itertools
 
 import keras
 
-from keras_spos.layers.choice_block import as_layer, as_list, build_part, default_label
+from keras_spos.layers.choice_block import as_layer, as_list, build_part, labels_of
 from keras_spos.layers.shadow_batch_norm import ShadowBatchNormalization
 
 
@@ -56,14 +56,7 @@ class PathGroup(keras.layers.Layer):
                 f"norm is a ShadowBatchNormalization or None. Received: {norm!r}"
             )
         self.norm = norm
-        self.labels = tuple(
-            labels or map(default_label, range(len(self.paths)), self.paths)
-        )
-        if len(self.labels) != len(self.paths):
-            raise ValueError(
-                f"Expected one label per path ({len(self.paths)}). "
-                f"Received: labels={self.labels}"
-            )
+        self.labels = labels_of(self.paths, labels, "path")
         indices = range(len(self.paths))
         self.subsets = subsets and tuple(tuple(int(i) for i in s) for s in subsets)
         for subset in self.subsets or ():
