@@ -34,6 +34,52 @@ def _first(batch, model):
     return batch[0] if isinstance(batch, (list, tuple)) and not several else batch
 
 
+def images_and_labels_of(data, model):
+    """All validation images and labels; several inputs or outputs keep their structure.
+
+    Args:
+        data: A pair (images, labels) of arrays, for a model of several inputs or
+            outputs of lists, tuples or dicts of these; or a dataset of such batches.
+        model: A Functional or Sequential model.
+
+    Raises:
+        ValueError: There is no image, or not a label for each.
+    """
+    whole = isinstance(data, (tuple, list)) and len(data) == 2
+    whole = whole and is_input(data[0], model)
+    pairs = [_pair(batch, model) for batch in ([data] if whole else batches_of(data))]
+    if not any(count_of(x) for x, _ in pairs):
+        raise ValueError("Scoring needs validation images. Received: none.")
+    x, y = pairs[0] if whole else map(concatenated, zip(*pairs, strict=True))
+    for part in keras.tree.flatten(y):
+        if count_of(x) != len(part):
+            raise ValueError(
+                "Expected a label for each validation image. Received: "
+                f"{count_of(x)} images, {len(part)} labels."
+            )
+    return x, y
+
+
+def _pair(batch, model):
+    """Images and labels of a batch, as arrays."""
+    paired = isinstance(batch, (tuple, list)) and len(batch) > 1
+    if not paired or not is_input(batch[0], model):
+        raise ValueError(
+            "Expected validation data as (images, labels), two arrays, or as a "
+            f"dataset of such batches. Received: a batch of {type(batch).__name__}."
+        )
+    return as_input(batch[0], model, "validation"), _as_labels(batch[1], model)
+
+
+def _as_labels(labels, model):
+    """Arrays; those of a model of several outputs keep their structure."""
+    if len(model.outputs) > 1:
+        return keras.tree.map_structure(np.asarray, labels)
+    if isinstance(labels, dict) and len(labels) == 1:
+        (labels,) = labels.values()
+    return np.asarray(labels)
+
+
 def is_input(data, model):
     """Whether something is arrays in the structure of a model's inputs."""
     if isinstance(data, (list, tuple)):

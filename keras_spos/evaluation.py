@@ -14,12 +14,10 @@ from keras import ops
 from tqdm.auto import tqdm
 
 from keras_spos.batches import (
-    as_input,
-    batches_of,
     concatenated,
     count_of,
+    images_and_labels_of,
     images_of,
-    is_input,
     rows_of,
     shuffled,
     split,
@@ -95,15 +93,7 @@ class Evaluator:
                 "set. (To score without it, pass recalibrate=False.)"
             )
         several = len(net.outputs) > 1
-        x, y = _images_and_labels(validation, net)
-        for part in keras.tree.flatten(y):
-            if count_of(x) != len(part):
-                raise ValueError(
-                    "Expected a label for each validation image. Received: "
-                    f"{count_of(x)} images, {len(part)} labels."
-                )
-        if not count_of(x):
-            raise ValueError("Scoring needs validation images. Received: none.")
+        x, y = images_and_labels_of(validation, net)
         self.labels = y
         self.metric = metric
         for one in self._metrics():
@@ -307,38 +297,6 @@ def _largest_bytes(net):
         for t in n.outputs
     ]
     return 4 * max(int(np.prod([d or 224 for d in s])) for s in shapes)
-
-
-def _images_and_labels(data, net):
-    """All images and labels; several inputs or outputs keep their structure."""
-
-    def arrays(labels):
-        if len(net.outputs) > 1:
-            return keras.tree.map_structure(np.asarray, labels)
-        if isinstance(labels, dict) and len(labels) == 1:
-            (labels,) = labels.values()
-        return np.asarray(labels)
-
-    def pair(x, y):
-        return as_input(x, net, "validation"), arrays(y)
-
-    paired = isinstance(data, (tuple, list)) and len(data) == 2
-    if paired and is_input(data[0], net):
-        return pair(*data)
-    images, labels = [], []
-    for batch in batches_of(data):
-        paired = isinstance(batch, (tuple, list)) and len(batch) > 1
-        if not paired or not is_input(batch[0], net):
-            raise ValueError(
-                "Expected validation data as (images, labels), two arrays, or as a "
-                f"dataset of such batches. Received: a batch of {type(batch).__name__}."
-            )
-        x, y = pair(*batch[:2])
-        images.append(x)
-        labels.append(y)
-    if not images:
-        return np.zeros((0,)), np.zeros((0,))
-    return concatenated(images), concatenated(labels)
 
 
 def _frozen_norms(net):
