@@ -1,5 +1,6 @@
 """Runs the units on a path: forward, backward, update."""
 
+import functools
 import importlib
 
 import keras
@@ -117,11 +118,14 @@ class Engine:
         pairs = zip(values[::2], values[1::2], strict=True)
         return outputs, dict(zip(ids, pairs, strict=True))
 
-    def run(self, step, tensors, function, units):
-        """Runs one step on a dict of tensors, in place, and drops what is used up."""
+    def run(self, step, tensors, function, units, count=1):
+        """Runs one step on a dict of tensors, in place, and drops what is used up.
+
+        It gives the sum of what the units give, over `count`.
+        """
         inputs = [tensors[key] for key in step.inputs]
         results = [function(unit, inputs) for unit in units]
-        outputs = [self._mean(same, 1) for same in zip(*results, strict=True)]
+        outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
         tensors.update(zip(step.outputs, outputs, strict=True))
         for key in step.last_uses:
             del tensors[key]
@@ -141,40 +145,37 @@ class Engine:
         Returns:
             The outputs, the regularization loss, and a `Tape` for `backward`.
         """
-        runner = self.runner
         tensors = dict(zip(self.inputs, self.convert(inputs), strict=True))
         tape = Tape()
         for position, (step, (units, count)) in enumerate(
             zip(self.steps, self._active(active), strict=True)
         ):
-            values = [tensors[key] for key in step.inputs]
             differentiable = tuple(
                 key not in self.inputs and keras.backend.is_float_dtype(x.dtype)
-                for key, x in zip(step.inputs, values, strict=True)
+                for key, x in ((key, tensors[key]) for key in step.inputs)
             )
-            results = []
-            for unit in units:
-                state = self.state(unit, (*seed, position), tape.pending)
-                outputs, state, penalty, record = runner.forward(
-                    unit, values, differentiable, state, tape.penalize(unit)
-                )
-                for variable, value in zip(unit.non_trainable, state, strict=True):
-                    tape.pending[id(variable)] = value
-                    tape.written[id(variable)] = variable
-                if penalty is not None:
-                    tape.penalties.append(penalty)
-                results.append(outputs)
-                tape.records.append((step, unit, differentiable, count, record))
-            outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
-            tensors.update(zip(step.outputs, outputs, strict=True))
-            for key, y in zip(step.outputs, outputs, strict=True):
+            run = functools.partial(
+                self._record, tape, (*seed, position), (step, differentiable, count)
+            )
+            self.run(step, tensors, run, units, count)
+            for key in step.outputs:
+                y = tensors[key]
                 tape.shapes[key] = self.backend.shape_of(y), y.dtype
-            for key in step.last_uses:
-                del tensors[key]
-        penalty = None
-        for value in tape.penalties:
-            penalty = self.backend.add(penalty, value)
-        return self.pack(tensors), penalty, tape
+        return self.pack(tensors), tape.penalty, tape
+
+    def _record(self, tape, seed, where, unit, inputs):
+        """Runs one unit in training mode, and notes on the tape what it leaves."""
+        step, differentiable, count = where
+        state = self.state(unit, seed, tape.pending)
+        outputs, state, penalty, record = self.runner.forward(
+            unit, inputs, differentiable, state, tape.penalize(unit)
+        )
+        for variable, value in zip(unit.non_trainable, state, strict=True):
+            tape.pending[id(variable)] = value
+            tape.written[id(variable)] = variable
+        tape.penalty = self.backend.add(tape.penalty, penalty)
+        tape.records.append((step, unit, differentiable, count, record))
+        return outputs
 
     def learn(self, optimizer, tape, output_gradients, penalty_gradient):
         """Backward pass and update of the variables on a path, and of nothing else.
@@ -322,7 +323,7 @@ class Tape:
 
     def __init__(self):
         self.records = []
-        self.penalties = []
+        self.penalty = None
         self.penalized = set()
         self.pending = {}
         self.written = {}
