@@ -243,7 +243,12 @@ def _numbers(values, what):
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """``table(path) <= value``."""
+    """``table(path) <= value``, which is how it is written.
+
+    Args:
+        table: A `CostTable`.
+        value: The highest cost, in the table's unit.
+    """
 
     table: CostTable
     value: float

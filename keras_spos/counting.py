@@ -19,33 +19,56 @@ from keras_spos.signatures import signature
 
 
 def flops_table(net):
-    """Multiply-adds of every path of a supernet for one input, as a `CostTable`.
+    """Multiply-adds of every path of a supernet for one input.
+
+    Those of convolutions, dense and recurrent layers and multi-head attention, as SPOS
+    counts FLOPs: no batch norm, no activation, no bias.
 
     Args:
         net: A `Supernet` with fixed image size.
+
+    Returns:
+        A `CostTable` in MAC, whose ``table(path)`` equals
+        ``count_flops(net.extract(path))``.
+
+    Raises:
+        ValueError: A layer's type has no counter (`register_flops`), an image size is
+            not fixed, or blocks share weights but no decision.
     """
     return _table(net, _flops, "flops", "MAC")
 
 
 def params_table(net):
-    """Parameters of every path of a supernet, as a `CostTable`.
+    """Parameters of every path of a supernet.
 
     Frozen weights count, state such as moving averages does not. Batch norms count with
     scale and offset, whether or not they have them in the supernet: what is deployed is
     the retrained network, which has both.
+
+    Args:
+        net: A `Supernet`.
+
+    Returns:
+        A `CostTable`.
+
+    Raises:
+        ValueError: Blocks share weights but no decision.
     """
     return _table(net, _params, "params", "parameters")
 
 
 def bitops_table(net):
-    """BitOps of every path of a quantized supernet, in G, as a `CostTable`.
+    """BitOps of every path of a quantized supernet, in G.
 
     A convolution's BitOps are its multiply-adds times the bit widths of its weight and
     of its input. As in SPOS's Table 6, only quantized convolutions count, and a G is
     2^30.
 
     Args:
-        net: A `Supernet` with fixed image size and `QuantizedConv2D` layers.
+        net: A `Supernet` with fixed image size and `ElasticQuantizedConv2D` layers.
+
+    Returns:
+        A `CostTable`.
 
     Raises:
         ValueError: A path has no quantized convolution.
@@ -60,17 +83,32 @@ def bitops_table(net):
 
 
 def count_bitops(model):
-    """BitOps of a quantized model as `bitops_table` counts them, in G."""
+    """BitOps of a quantized model as `bitops_table` counts them, in G.
+
+    Args:
+        model: A Functional model, such as ``net.extract(path)``.
+    """
     return _count(model, _bitops)
 
 
 def count_flops(model):
-    """Multiply-adds of a stock Functional model for one input."""
+    """Multiply-adds of a stock model for one input as `flops_table` counts them.
+
+    Args:
+        model: A Functional or Sequential model with fixed image size.
+
+    Returns:
+        An integer.
+    """
     return _count(model, _flops)
 
 
 def count_params(model):
-    """Parameters of a stock Functional model as `params_table` counts them."""
+    """Parameters of a stock model as `params_table` counts them, an integer.
+
+    Args:
+        model: A Functional model.
+    """
     return _count(model, _params)
 
 

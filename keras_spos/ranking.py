@@ -110,7 +110,12 @@ def cost_bins(cost, bins=10):
 
 
 def spearman(scores, truth):
-    """Spearman's rho: the correlation of ranks. 0 if either side has no order."""
+    """Spearman's rho: the correlation of ranks. 0 if either side has no order.
+
+    Args:
+        scores: `n` numbers.
+        truth: `n` numbers.
+    """
     from scipy import stats  # Slow to import.
 
     ranks = [stats.rankdata(values) for values in _columns(scores, truth)]

@@ -51,7 +51,13 @@ def resnet18_quantized(input_shape=(224, 224, 3), num_classes=1000, **options):
 def resnet34_quantized(input_shape=(224, 224, 3), num_classes=1000, **options):
     """The supernet on ResNet-34: 18 choices in each of 16 blocks.
 
-    See `resnet18_quantized`.
+    Args:
+        input_shape: Image shape (height, width, channels).
+        num_classes: Number of classes; the outputs are logits.
+        **options: Other arguments of `quantized_resnet`.
+
+    Returns:
+        A `Supernet`; its decisions are a width and a bit pair for each block.
     """
     options = {"name": "resnet34_quantized", **options}
     blocks = STAGE_BLOCKS["resnet34"]
