@@ -27,7 +27,7 @@ from keras_spos.extraction import extract
 from keras_spos.graph import functional, nodes
 
 from .half import to_half
-from .manifest import FORMAT, Manifest, sha256, write_json
+from .manifest import FORMAT, Manifest, sha256
 from .progress import progress
 
 PRECISIONS = ("fp32", "fp16")
@@ -167,7 +167,7 @@ def export_networks(net, manifest, count, seed=0, verbose=True):
             entry["sha256"] = sha256(manifest.path(entry))
             manifest.networks[name] = entry
             show.update()
-    write_json(os.path.join(manifest.folder, "manifest.json"), manifest.data)
+    manifest.save()
 
 
 def _pieces(net):

@@ -1,4 +1,4 @@
-"""The graph of a Functional model: its nodes, each a call of a layer or operation.
+"""What a model is made of: nodes of its graph, each a call of a layer or operation.
 
 Example:
     >>> [node.operation.name for node in nodes(model)]             # doctest: +SKIP

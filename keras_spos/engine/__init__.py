@@ -9,7 +9,7 @@ nothing of an option that was not picked is traced, computed, stored or updated,
 a function is traced when its unit is first picked. One step makes three calls per
 unit (two on JAX, where the update is part of the backward pass's); they are queued, so
 that Python is ahead of them. What is specific to a backend sits in
-`engine/tensorflow.py` and `engine/jax.py`, two classes with the same methods.
+`engine/tensorflow*.py` and `engine/jax*.py`; each has a `Runner` of the same methods.
 """
 
 from keras_spos.engine.engine import Engine

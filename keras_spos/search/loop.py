@@ -73,20 +73,9 @@ def ask_tell(
     ) as progress:
         for generation in range(math.ceil(evaluations / batch)):
             wanted = min(batch, evaluations - used)
-            paths, scores = record.generation(generation)
-            paths, scores = paths[:wanted], scores[:wanted]
-            if len(paths) < wanted and record.may_grow(generation):
-                asked = _ask(algorithm, seed, generation)[:wanted]
-                record.check_repeats(asked, paths, generation)
-                new = asked[len(paths) :]
-                if len(new):
-                    record.check_writable()  # Before the work, not after.
-                    for table in tables:  # Before the scores, which take long.
-                        checked_numbers(table, new, table.name)
-                    new_scores = checked_numbers(score, new)
-                    record.append(generation, new, new_scores)
-                    scores = np.append(scores, new_scores)
-                paths = asked
+            paths, scores = _scored(
+                algorithm, score, tables, record, seed, generation, wanted
+            )
             if not len(paths):
                 break  # no legal path is left
             _tell(algorithm, seed, generation, paths, scores)
@@ -114,6 +103,25 @@ def ask_tell(
         minimize=[table.name for table in problem.minimize],
         exhausted=used < evaluations,
     )
+
+
+def _scored(algorithm, score, tables, record, seed, generation, wanted):
+    """Paths of a generation and their scores, which the record has or now gets."""
+    paths, scores = record.generation(generation)
+    paths, scores = paths[:wanted], scores[:wanted]
+    if len(paths) == wanted or not record.may_grow(generation):
+        return paths, scores
+    asked = _ask(algorithm, seed, generation)[:wanted]
+    record.check_repeats(asked, paths, generation)
+    new = asked[len(paths) :]
+    if len(new):
+        record.check_writable()  # Before the work, not after.
+        for table in tables:  # Before the scores, which take long.
+            checked_numbers(table, new, table.name)
+        new_scores = checked_numbers(score, new)
+        record.append(generation, new, new_scores)
+        scores = np.append(scores, new_scores)
+    return asked, scores
 
 
 def _ask(algorithm, seed, generation):

@@ -101,26 +101,11 @@ def shufflenet_v2(
         A `Supernet`. Its batch norms have neither scale nor offset, as in the authors'
         supernet; ``extract(path, fresh=True)`` gives both to the network to retrain.
     """
-    unknown = [o for o in options if o not in OPTIONS]
-    if unknown or not options:
-        raise ValueError(f"Options are among {OPTIONS}. Received: options={options}")
     num_blocks = sum(stage_blocks)
     scales = (
         [mid_scale] * num_blocks if isinstance(mid_scale, (int, float)) else mid_scale
     )
-    if len(scales) != num_blocks or len(stage_channels) != len(stage_blocks):
-        raise ValueError(
-            f"Expected one mid_scale per block ({num_blocks}) and as many "
-            f"stage_channels as stage_blocks ({len(stage_blocks)}). "
-            f"Received: {len(scales)} and {len(stage_channels)}."
-        )
-    before = (stem_channels, *stage_channels)
-    if any(c % 2 or c <= p for p, c in zip(before, stage_channels, strict=False)):
-        raise ValueError(
-            "Each stage has an even number of channels, more than the one before "
-            f"(the stem's {stem_channels} first): its first block adds channels to "
-            f"those it projects. Received: stage_channels={tuple(stage_channels)}."
-        )
+    _check(options, scales, stem_channels, stage_channels, stage_blocks)
     if stem_stride is None:
         stem_stride = 1 if min(input_shape[:2]) < 64 else 2
     named = _named_options(options, num_blocks)
@@ -178,6 +163,26 @@ def shufflenet_v2(
         seed=seed,
         named_paths=_named_paths(named, fixed, widths, labels) if widths else named,
     )
+
+
+def _check(options, scales, stem_channels, stage_channels, stage_blocks):
+    """Refuses what no network can be made of."""
+    unknown = [o for o in options if o not in OPTIONS]
+    if unknown or not options:
+        raise ValueError(f"Options are among {OPTIONS}. Received: options={options}")
+    if len(scales) != sum(stage_blocks) or len(stage_channels) != len(stage_blocks):
+        raise ValueError(
+            f"Expected one mid_scale per block ({sum(stage_blocks)}) and as many "
+            f"stage_channels as stage_blocks ({len(stage_blocks)}). "
+            f"Received: {len(scales)} and {len(stage_channels)}."
+        )
+    before = (stem_channels, *stage_channels)
+    if any(c % 2 or c <= p for p, c in zip(before, stage_channels, strict=False)):
+        raise ValueError(
+            "Each stage has an even number of channels, more than the one before "
+            f"(the stem's {stem_channels} first): its first block adds channels to "
+            f"those it projects. Received: stage_channels={tuple(stage_channels)}."
+        )
 
 
 def _named_options(options, num_blocks):
