@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_spos.engine import jax_lean
+from keras_spos.engine.jax_pullback import Pullback, pull, pulled
 from keras_spos.engine.slots import counterparts, keeping_outside, update_kind
 from keras_spos.weight_slice import is_part, whole
 
@@ -29,7 +30,7 @@ class Runner:
         self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
-        self._pullback = self._jit(_pull)
+        self._pullback = self._jit(pull)
 
     def queueing(self):
         """Nothing to do: JAX queues what it runs."""
@@ -112,7 +113,7 @@ class Runner:
 
     def backward(self, record, cotangents, penalty_cotangent):
         """Gradients for a `forward`: of its differentiable inputs and its variables."""
-        return self._pullback(*_pulled(record, cotangents, penalty_cotangent))
+        return self._pullback(*pulled(record, cotangents, penalty_cotangent))
 
     def descend(self, unit, optimizer, record, cotangents, penalty_cotangent):
         """`backward` and the update in one, but that nothing is assigned yet.
@@ -123,11 +124,11 @@ class Runner:
         Returns:
             Gradients of the differentiable inputs, and a function that assigns.
         """
-        pulled = _pulled(record, cotangents, penalty_cotangent)
+        given = pulled(record, cotangents, penalty_cotangent)
         if not unit.trainable:
-            return self._pullback(*pulled)[0], lambda: None
+            return self._pullback(*given)[0], lambda: None
         function, written, scalars = self._bound("descend", unit.trainable, optimizer)
-        wanted, values = function(pulled, self.read(written), self.read(scalars))
+        wanted, values = function(given, self.read(written), self.read(scalars))
         return wanted, functools.partial(self.write, written, values)
 
     def update(self, unit, optimizer, gradients):
@@ -152,8 +153,8 @@ class Runner:
         if kind not in self._cache:
             update, written, scalars = self._make_update(sources, optimizer)
 
-            def descend(pulled, values, scalar_values):
-                wanted, own = _pull(*pulled)
+            def descend(given, values, scalar_values):
+                wanted, own = pull(*given)
                 return wanted, update(own, values, scalar_values)
 
             function = self._jit(update if name == "update" else descend)
@@ -305,59 +306,6 @@ _scale = jax.jit(lambda a, factor: (a * factor).astype(a.dtype))
 _leading = jax.jit(
     lambda a, shape: a[tuple(slice(0, n) for n in shape)], static_argnums=1
 )
-
-
-@jax.tree_util.register_pytree_node_class
-class Pullback:
-    """What a pullback keeps of a forward pass, less what the caller has anyway.
-
-    A compiled function gives no argument back, but a copy; a unit's input and weights,
-    which most pullbacks want, would be copied in every step.
-    """
-
-    def __init__(self, kept, places, structure):
-        self.kept = kept
-        self.places = places
-        self.structure = structure
-
-    @classmethod
-    def of(cls, pullback, known):
-        """Leaves out what is one of the `known` values."""
-        numbers = {id(value): number for number, value in enumerate(known)}
-        leaves, structure = jax.tree.flatten(pullback)
-        places = tuple(numbers.get(id(leaf)) for leaf in leaves)
-        kept = [x for x, p in zip(leaves, places, strict=True) if p is None]
-        return cls(kept, places, structure)
-
-    def among(self, known):
-        """Those of the `known` values that are wanted, in their order in the leaves."""
-        return [known[place] for place in self.places if place is not None]
-
-    def __call__(self, wanted, cotangents):
-        """Gradients; `wanted` is what `among` gave."""
-        kept, wanted = iter(self.kept), iter(wanted)
-        leaves = [next(kept if place is None else wanted) for place in self.places]
-        return jax.tree.unflatten(self.structure, leaves)(cotangents)
-
-    def tree_flatten(self):
-        """For JAX: what is traced, and the rest."""
-        return (self.kept,), (self.places, self.structure)
-
-    @classmethod
-    def tree_unflatten(cls, rest, children):
-        """The inverse."""
-        return cls(*children, *rest)
-
-
-def _pull(pullback, known, cotangents):
-    return pullback(known, cotangents)
-
-
-def _pulled(record, cotangents, penalty_cotangent):
-    """The pullback that a `forward` left, and what it takes."""
-    pullback, known, floats, has_penalty = record
-    cotangents = [c if f else None for c, f in zip(cotangents, floats, strict=True)]
-    return pullback, known, (cotangents, penalty_cotangent if has_penalty else None)
 
 
 def _is_float(x):
