@@ -11,6 +11,7 @@ gives all three the same time; its batch size there is not stated and taken to b
 supernets'.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -23,6 +24,7 @@ import keras
 
 import keras_spos as ks
 from keras_spos import data, spaces
+from keras_spos.data.decode import leave_with
 from recipes import spos
 from recipes.common import Output, markdown_table, parser_for, settings_dict
 from recipes.differentiable import FBNet, ProxylessNAS, SinglePath
@@ -113,8 +115,12 @@ def main():
     """Runs the recipe, or in a process of its own one method."""
     parser = parser_for(__doc__.splitlines()[0], list(PRESETS))
     parser.add_argument("--method", choices=METHODS, help="run only this one, here")
+    # The process whose death ends this one.
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = PRESETS[args.preset]
+    if args.parent:
+        leave_with(args.parent)
     if args.method:
         print(json.dumps(_run(args.method, settings, args)))
         return
@@ -187,6 +193,7 @@ def _row(method, result, base, settings):
 def _in_a_process(method, args):
     command = [sys.executable, "-m", "recipes.spos_table7", "--method", method]
     command += ["--preset", args.preset, "--seed", str(args.seed)]
+    command += ["--parent", str(os.getpid())]
     if args.data_dir:
         command += ["--data-dir", args.data_dir]
     if args.recompute:

@@ -1,6 +1,7 @@
 """SPOS's recipes search, train and report."""
 
 import argparse
+import os
 
 import keras
 import pytest
@@ -63,6 +64,24 @@ def test_table_7_with_recompute_is_measured_anew(smoke, monkeypatch):
         _, result = smoke(spos_table7, *words)
         recomputed = {result[method]["recompute"] for method in spos_table7.METHODS}
         assert recomputed == {"--recompute" in words}
+
+
+def test_table_7_ends_with_the_process_that_was_started(monkeypatch):
+    """One that is killed leaves no training behind."""
+    watched = []
+
+    def run(command, **_):
+        words = command[command.index("recipes.spos_table7") :]
+        monkeypatch.setattr("sys.argv", words)
+        spos_table7.main()
+        return argparse.Namespace(returncode=0, stdout="{}")
+
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(spos_table7, "_run", lambda *_: {})
+    monkeypatch.setattr(spos_table7, "leave_with", watched.append, raising=False)
+    args = argparse.Namespace(preset="smoke", seed=0, data_dir=None, recompute=False)
+    spos_table7._in_a_process("FBNet", args)
+    assert watched == [os.getpid()]
 
 
 def test_figure_1_keeps_its_table(smoke, monkeypatch):
