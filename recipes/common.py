@@ -55,6 +55,16 @@ def parser_for(description, presets):
     return parser
 
 
+def existing_file(path):
+    """The type of an argument that names a file, which may be read days later."""
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(
+            f"Expected a file that exists. Received: {path}"
+        )
+    return path
+
+
 def checksum(model):
     """Of a model's weights, as text."""
     total = 0

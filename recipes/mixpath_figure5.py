@@ -12,7 +12,13 @@ from keras import ops
 
 from keras_spos import mixpath_plots
 from recipes import mixpath
-from recipes.common import Output, markdown_table, parser_for, settings_dict
+from recipes.common import (
+    Output,
+    existing_file,
+    markdown_table,
+    parser_for,
+    settings_dict,
+)
 
 # Where the ratios centre in the paper.
 PAPER = {"mean": 0.5, "variance": 0.25, "scale": 1.0, "offset": 1.0}
@@ -21,7 +27,9 @@ PAPER = {"mean": 0.5, "variance": 0.25, "scale": 1.0, "offset": 1.0}
 def main():
     """Runs the recipe."""
     parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument("--supernet", help="a trained supernet with m = 2")
+    parser.add_argument(
+        "--supernet", type=existing_file, help="a trained supernet with m = 2"
+    )
     args = parser.parse_args()
     settings = mixpath.PRESETS[args.preset]
     output = Output("mixpath_figure5", args)

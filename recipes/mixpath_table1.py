@@ -18,6 +18,7 @@ from recipes import mixpath
 from recipes.common import (
     Output,
     checksum,
+    existing_file,
     markdown_table,
     parser_for,
     settings_dict,
@@ -44,8 +45,12 @@ OTHERS = {
 def main():
     """Runs the recipe."""
     parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument("--supernet", help="a trained supernet with m = 2")
-    parser.add_argument("--network", help="a trained network to carry over")
+    parser.add_argument(
+        "--supernet", type=existing_file, help="a trained supernet with m = 2"
+    )
+    parser.add_argument(
+        "--network", type=existing_file, help="a trained network to carry over"
+    )
     args = parser.parse_args()
     settings = mixpath.PRESETS[args.preset]
     output = Output("mixpath_table1", args)

@@ -8,13 +8,15 @@ Both look at the same supernet, under the same limit, with as many evaluations. 
 
 from keras_spos import plots
 from recipes import spos
-from recipes.common import Output, parser_for, settings_dict
+from recipes.common import Output, existing_file, parser_for, settings_dict
 
 
 def main():
     """Runs the recipe."""
     parser = parser_for(__doc__.splitlines()[0], list(spos.PRESETS))
-    parser.add_argument("--supernet", help="a trained supernet of the same preset")
+    parser.add_argument(
+        "--supernet", type=existing_file, help="a trained supernet of the same preset"
+    )
     args = parser.parse_args()
     settings = spos.PRESETS[args.preset]
     output = Output("spos_figure2", args)

@@ -23,3 +23,27 @@ def test_help(name, monkeypatch, capsys):
         runpy.run_module(f"recipes.{name}", run_name="__main__")
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("smoke", "--resume", "--recompute"))
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [
+        ("spos_figure2", "--supernet"),
+        ("mixpath_figure5", "--supernet"),
+        ("mixpath_figure7", "--supernet"),
+        ("mixpath_table1", "--supernet"),
+        ("mixpath_table1", "--network"),
+        ("mixpath_table4", "--supernet"),
+    ],
+)
+def test_a_missing_file_is_noticed_before_the_work(
+    name, option, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.delitem(sys.modules, f"recipes.{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    words = [option, "missing.keras", "--preset", "smoke", "--output-dir", "out"]
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(SystemExit, match="^2$"):
+        runpy.run_module(f"recipes.{name}", run_name="__main__")
+    assert f"{option}: Expected a file that exists" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
