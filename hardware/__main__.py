@@ -227,14 +227,35 @@ def _engine(args, manifest):
     if precision != manifest.precision and not mixed:
         advice = f"export blocks with --precision {precision}"
         if precision == "int8":
-            advice = "int8 is for --engine onnxruntime-tensorrt, tensorrt or trtexec"
+            advice = "int8 is for --engine tensorrt or trtexec"
         raise ValueError(
             f"onnxruntime computes in the files' own type, {manifest.precision}: "
             f"{advice}. Received: precision={precision!r}"
         )
+    if args.engine == "onnxruntime-tensorrt" and precision == "int8":
+        _check_quantized(manifest)
     cache = os.path.join(args.folder, "cache")
     return engines.open_engine(
-        args.engine, args.device, precision, args.threads, args.clock, cache
+        args.engine,
+        args.device,
+        precision,
+        args.threads,
+        args.clock,
+        cache,
+        manifest.precision,
+    )
+
+
+def _check_quantized(manifest):
+    """Refuses files that the provider would run in fp16, whatever it is told."""
+    for entry in manifest.files.values():
+        with open(manifest.path(entry), "rb") as file:
+            if b"QuantizeLinear" in file.read():
+                return
+    raise ValueError(
+        "Expected blocks with quantizers for int8 in onnxruntime-tensorrt, as it makes "
+        f"up no ranges of activations. Received: none in {manifest.folder}. Use "
+        "--engine tensorrt or trtexec, which do."
     )
 
 

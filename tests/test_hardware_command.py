@@ -127,7 +127,11 @@ def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch
         "hardware.__main__._export_more", lambda *_: pytest.fail("it exports")
     )
     line = said(capsys, *measure_, "--precision", "int8")
-    assert "int8 is for --engine onnxruntime-tensorrt, tensorrt or trtexec" in line
+    assert "int8 is for --engine tensorrt or trtexec" in line
+    line = said(
+        capsys, *measure_, "--precision", "int8", "--engine", "onnxruntime-tensorrt"
+    )
+    assert "blocks with quantizers for int8" in line
     assert "blocks with --precision fp16" in said(
         capsys, *measure_, "--precision", "fp16"
     )

@@ -6,8 +6,11 @@ Example:
     ...         print(runner.time(10))
 """
 
+import os
+import re
 import shutil
 
+from . import device as devices
 from .base import Engine, EngineError, Runner
 
 ENGINES = ("onnxruntime", "onnxruntime-tensorrt", "tensorrt", "trtexec")
@@ -26,7 +29,13 @@ __all__ = [
 
 
 def open_engine(
-    name, device="cpu", precision="fp32", threads=1, clock="wall", cache=None
+    name,
+    device="cpu",
+    precision="fp32",
+    threads=1,
+    clock="wall",
+    cache=None,
+    files="fp32",
 ):
     """Opens an engine.
 
@@ -39,7 +48,10 @@ def open_engine(
         threads: Threads of a CPU engine.
         clock: "wall", or "cpu" for the processor time of the calling thread, which on a
             machine that is shared leaves out when others ran (one CPU thread only).
-        cache: A folder for engines and timing caches of TensorRT.
+        cache: A folder for engines and timing caches of TensorRT, which go into a
+            folder of their own for each GPU there.
+        files: The precision that the files were exported in. TensorRT 11 and later
+            compute in no other.
 
     Returns:
         An `Engine`, a context manager.
@@ -62,6 +74,14 @@ def open_engine(
             "The cpu clock measures one CPU thread. Received: "
             f"device={device!r}, threads={threads}."
         )
+    if device == "cuda":
+        # As nvidia-smi counts GPUs, which says what is measured; CUDA's own order is
+        # from the fastest to the slowest.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if cache:
+            # An engine that was built on another GPU may run, and be slower.
+            gpu = re.sub(r"\W+", "-", devices.gpu()["device"])
+            cache = os.path.join(cache, gpu)
     if name.startswith("onnxruntime"):
         from .onnx_runtime import OnnxRuntime
 
@@ -75,5 +95,5 @@ def open_engine(
         from .tensor_rt import TensorRT
 
         if TensorRT.is_installed() or not shutil.which("trtexec"):
-            return TensorRT(precision, cache)
-    return Trtexec(precision, cache)
+            return TensorRT(precision, cache, files)
+    return Trtexec(precision, cache, files)

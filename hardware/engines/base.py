@@ -55,3 +55,19 @@ class Runner:
     def time(self, runs):
         """Runs the file some times and returns how long each took, in ms."""
         raise NotImplementedError
+
+
+def check_typed(version, precision, files):
+    """Refuses what TensorRT 11 and later cannot: they take types from the file.
+
+    Raises:
+        EngineError: The precision is not the files' own.
+    """
+    if precision != files:
+        advice = f"export blocks with --precision {precision}, or use an older one"
+        if precision == "int8":
+            advice = "int8 needs TensorRT 10 or older"
+        raise EngineError(
+            f"TensorRT {version} computes in the files' own types, {files}: {advice}. "
+            f"Received: precision={precision!r}"
+        )

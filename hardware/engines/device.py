@@ -37,7 +37,7 @@ def cpu_clocks():
 
 
 def gpu():
-    """Name and driver of the first GPU."""
+    """Name and driver of the GPU that is used: the first that CUDA is shown."""
     values = _query("name,driver_version")
     return {
         "device": values[0] if values else "unknown GPU",
@@ -46,7 +46,7 @@ def gpu():
 
 
 def gpu_clocks():
-    """MHz of the first GPU's processor and memory now, or None."""
+    """MHz of that GPU's processor and memory now, or None."""
     values = _query("clocks.sm,clocks.mem,clocks.max.sm")
     names = ("sm_mhz", "memory_mhz", "sm_max_mhz")
     return dict(zip(names, values, strict=True)) if values else None
@@ -54,6 +54,10 @@ def gpu_clocks():
 
 def _query(fields):
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    # An index or a "GPU-..."; of a part of a GPU ("MIG-...") nvidia-smi says nothing.
+    if shown and not shown.startswith("MIG"):
+        command.append(f"--id={shown}")
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

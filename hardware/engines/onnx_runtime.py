@@ -1,5 +1,11 @@
-"""ONNX Runtime, with its CPU, CUDA or TensorRT provider."""
+"""ONNX Runtime, with its CPU, CUDA or TensorRT provider.
 
+The TensorRT provider is written against the sources of ONNX Runtime 1.17 and 1.22, and
+**not run** yet.
+"""
+
+import hashlib
+import os
 import time
 
 import numpy as np
@@ -21,8 +27,8 @@ class OnnxRuntime(Engine):
     Args:
         provider: "cpu", "cuda" or "tensorrt".
         device: "cpu" or "cuda".
-        precision: "fp32", "fp16", or "int8" (the TensorRT provider alone). The CPU and
-            CUDA providers compute in the files' own type.
+        precision: "fp32", "fp16", or "int8" (the TensorRT provider alone, on files with
+            quantizers). The CPU and CUDA providers compute in the files' own type.
         threads: Threads of the CPU provider.
         clock: "wall" or "cpu"; see `open_engine`.
         cache: A folder for the TensorRT provider's engines.
@@ -88,7 +94,7 @@ class OnnxRuntime(Engine):
         name = _PROVIDERS[self.provider]
         try:
             session = self.module.InferenceSession(
-                path, options, providers=[(name, self._provider_options())]
+                path, options, providers=[(name, self._provider_options(path))]
             )
             # It falls back to the CPU with no more than a warning.
             if session.get_providers()[0] != name:
@@ -103,7 +109,7 @@ class OnnxRuntime(Engine):
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
 
-    def _provider_options(self):
+    def _provider_options(self, path):
         if self.provider != "tensorrt":
             return {}
         options = {
@@ -111,9 +117,15 @@ class OnnxRuntime(Engine):
             "trt_int8_enable": str(self.precision == "int8"),
         }
         if self.cache:
+            # The provider knows a built engine by names of file and layers alone, which
+            # networks of other sizes or batches have, too.
+            with open(path, "rb") as file:
+                content = hashlib.sha1(file.read()).hexdigest()[:16]
+            folder = os.path.join(self.cache, content)
+            os.makedirs(folder, exist_ok=True)
             options |= {
                 "trt_engine_cache_enable": "True",
-                "trt_engine_cache_path": self.cache,
+                "trt_engine_cache_path": folder,
                 "trt_timing_cache_enable": "True",
                 "trt_timing_cache_path": self.cache,
             }

@@ -1,4 +1,8 @@
-"""TensorRT through its Python package: builds engines, with a timing cache."""
+"""TensorRT through its Python package: builds engines, with a timing cache.
+
+Written against the interfaces of TensorRT 8.6, 10.0 to 10.16 and 11.0 to 11.4; **not
+run** with any yet.
+"""
 
 import hashlib
 import importlib.util
@@ -7,7 +11,7 @@ import os
 import numpy as np
 
 from . import device as devices
-from .base import Engine, EngineError, Runner
+from .base import Engine, EngineError, Runner, check_typed
 from .cuda import Cuda
 
 # What the builder may use beside weights; blocks are small.
@@ -21,11 +25,12 @@ class TensorRT(Engine):
 
     Args:
         precision: "fp32", "fp16" or "int8"; the last two allow the slower types where
-            they are faster.
+            they are faster. From version 11 on, the files' own.
         cache: A folder for built engines and the timing cache, or None.
+        files: The precision that the files were exported in.
     """
 
-    def __init__(self, precision, cache=None):
+    def __init__(self, precision, cache=None, files="fp32"):
         try:
             import tensorrt
         except ImportError as error:
@@ -33,11 +38,24 @@ class TensorRT(Engine):
                 "The tensorrt engine needs TensorRT's Python package (pip install "
                 "tensorrt, or NVIDIA's installer), or the tool trtexec on the PATH."
             ) from error
+        self.flags = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[
+            precision
+        ]
+        if not hasattr(tensorrt.BuilderFlag, "FP16"):
+            check_typed(tensorrt.__version__, precision, files)
+            self.flags = ()
         self.trt = tensorrt
         self.precision = precision
         self.cache = cache
         self.logger = tensorrt.Logger(tensorrt.Logger.ERROR)
         self.cuda = Cuda()
+        try:
+            self.builder = tensorrt.Builder(self.logger)
+        except TypeError as error:  # What its bindings raise instead.
+            raise EngineError(
+                "TensorRT did not start; what it printed says why, such as no GPU or a "
+                f"driver that is too old ({error})."
+            ) from error
         if cache:
             os.makedirs(cache, exist_ok=True)
 
@@ -85,7 +103,7 @@ class TensorRT(Engine):
 
     def _build(self, path):
         trt = self.trt
-        builder = trt.Builder(self.logger)
+        builder = self.builder
         # Needed up to version 9, the only kind of network since.
         flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
@@ -96,15 +114,7 @@ class TensorRT(Engine):
                 raise EngineError(f"TensorRT cannot read {path}: {errors}")
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE)
-        for name in {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[
-            self.precision
-        ]:
-            if not hasattr(trt.BuilderFlag, name):
-                raise EngineError(
-                    f"TensorRT {trt.__version__} takes the type from the file and has "
-                    f"no {name} flag. Export blocks with --precision fp16, or use an "
-                    "older TensorRT."
-                )
+        for name in self.flags:
             config.set_flag(getattr(trt.BuilderFlag, name))
         if self.precision == "int8":
             _set_ranges(network)
@@ -125,7 +135,10 @@ class TensorRT(Engine):
         if os.path.exists(path):
             with open(path, "rb") as file:
                 known = file.read()
-        config.set_timing_cache(config.create_timing_cache(known), False)
+        cache = config.create_timing_cache(known)
+        # One of another driver is not taken, nor a damaged one.
+        if cache is None or not config.set_timing_cache(cache, False):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
         return path
 
 
@@ -163,7 +176,11 @@ class _Plan(Runner):
             self.context.set_tensor_address(name, address)
 
     def time(self, runs):
-        """See `Runner.time`; events on the stream leave the host's part out."""
+        """See `Runner.time`.
+
+        Between events on the stream: what the GPU does, and its waiting where kernels
+        are shorter than the host takes to launch the next.
+        """
         result = []
         for _ in range(runs):
             self.cuda.record(self.start, self.stream)
