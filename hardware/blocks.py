@@ -49,16 +49,13 @@ def export_space(name, arguments, folder, **options):
 
 def build(name, arguments):
     """Builds one of `keras_spos.spaces`."""
-    builder = getattr(spaces, name, None)
-    if builder is None or "sampler" not in inspect.signature(builder).parameters:
-        known = [
-            n
-            for n in spaces.__all__
-            if "sampler" in inspect.signature(getattr(spaces, n)).parameters
-        ]
-        raise ValueError(f"Spaces are {known}. Received: {name!r}")
+    builders = [n for n in spaces.__all__ if _is_builder(getattr(spaces, n))]
+    if name not in builders:
+        raise ValueError(f"Spaces are {builders}. Received: {name!r}")
+    builder = getattr(spaces, name)
     known = list(inspect.signature(builder).parameters)
-    if not isinstance(arguments, dict) or set(arguments) - set(known):
+    unknown = isinstance(arguments, dict) and set(arguments) - set(known)
+    if not isinstance(arguments, dict) or (unknown and not _passes_on(builder)):
         raise ValueError(
             f"Expected arguments of {name} as a dict, among {known}. "
             f"Received: {arguments!r}"
@@ -69,6 +66,18 @@ def build(name, arguments):
         raise ValueError(
             f"{name} cannot be built with the arguments {arguments!r}: {error}"
         ) from error
+
+
+def _is_builder(function):
+    """Whether it makes a supernet: of images, with a sampler or what it passes on."""
+    names = list(inspect.signature(function).parameters)
+    return names[0] == "input_shape" and ("sampler" in names or _passes_on(function))
+
+
+def _passes_on(function):
+    """Whether it takes any arguments, such as `mixpath_s3` those of `mixpath_s2`."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def export_blocks(

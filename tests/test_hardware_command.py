@@ -13,6 +13,7 @@ from stopwatch import Stopwatch, measured
 
 from hardware import engines
 from hardware.__main__ import main
+from hardware.blocks import build
 from hardware.table import read_table, with_correction
 from keras_spos import CostTable
 
@@ -186,6 +187,20 @@ def test_what_a_noisy_machine_is_told_can_be_done(
 def test_unknown_spaces_are_named(tmp_path, capsys):
     assert main(["blocks", "--space", "resnet", "--out", str(tmp_path)]) == 2
     assert "'fbnet'" in (said := capsys.readouterr().err) and "'resnet'" in said
+
+
+@pytest.mark.parametrize(
+    "name, arguments, decisions",
+    [
+        ("resnet18_quantized", {"stage_channels": [2, 2, 2, 2]}, 16),
+        ("mixpath_s3", {"skeleton": [[1, 2, 2, 8, 0.5, 2, 2]], "stem_channels": 4}, 4),
+    ],
+)
+def test_spaces_that_pass_their_arguments_on(name, arguments, decisions):
+    net = build(name, {"input_shape": [8, 8, 3], "num_classes": 2, **arguments})
+    assert net.name == name and net.space.num_decisions == decisions
+    with pytest.raises(ValueError, match="cannot be built with .*'widht': 1"):
+        build(name, {"widht": 1})
 
 
 def test_a_correction_outlives_measuring_again(blocks, tmp_path, capsys, monkeypatch):
