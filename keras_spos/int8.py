@@ -20,6 +20,9 @@ from keras_spos.export import to_onnx
 from keras_spos.int8_arguments import calibration_images, check_model, labelled_images
 from keras_spos.whole_file import whole_file
 
+# Operators that hand numbers on as they are, and so are quantized like what they take.
+_MOVES = ("Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze")
+
 
 @dataclasses.dataclass(frozen=True)
 class Int8Report:
@@ -59,7 +62,8 @@ def to_int8(
     copy of the model in tf_keras. With `training` that copy is first tuned by
     quantization-aware training (tensorflow-model-optimization); the model given is left
     as it is. A path that ends in ``.onnx`` is written by ONNX Runtime's post-training
-    quantizer. Inputs and outputs stay float32.
+    quantizer. Inputs and outputs stay float32. TensorFlow Lite rounds outputs to 256
+    levels, within the range that they had on the representative data.
 
     Args:
         model: A Functional model of one input, such as ``net.extract(path)``. With
@@ -135,6 +139,46 @@ def _write_onnx(model, images, path):
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+    _leave_outputs_as_they_are(path)
+
+
+def _leave_outputs_as_they_are(path):
+    """Takes out the quantizers of a file's outputs, and with them their clipping.
+
+    They would keep an output within the range that it had on the representative images,
+    and save nothing: what comes after them is float32.
+    """
+    onnx = _import("onnx", "onnx")
+    proto = onnx.load(path)
+    graph = proto.graph
+    made = {name: node for node in graph.node for name in node.output}
+    for output in graph.output:
+        node, user = made.get(output.name), None
+        while node:
+            name = node.input[0]
+            if node.op_type == "DequantizeLinear" and name in made:
+                name = made[name].input[0]
+                if user:
+                    user.input[0] = name
+                else:
+                    node.CopyFrom(
+                        onnx.helper.make_node("Identity", [name], node.output)
+                    )
+            elif node.op_type in _MOVES:
+                user = node
+            else:
+                break
+            node = made.get(name)
+    used = {name for node in graph.node for name in node.input}
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        for node in [n for n in graph.node if n.op_type == kind]:
+            if node.output[0] not in used:
+                graph.node.remove(node)
+        used = {name for node in graph.node for name in node.input}
+    for tensor in [t for t in graph.initializer if t.name not in used]:
+        graph.initializer.remove(tensor)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
 
 
 def _write_tflite(model, images, path, tuning):

@@ -136,6 +136,31 @@ def images_of_labels():
     return model
 
 
+def outputs_of(path, x):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})
+
+
+def test_onnx_outputs_are_not_clipped(tmp_path):
+    """Numbers that cancel on all representative images need not on others.
+
+    One output is the last, one is used inside as well, and one is an input.
+    """
+    inputs = keras.Input((2, 2, 2))
+    inner = layers.Conv2D(2, 1, use_bias=False)(inputs)
+    last = layers.Conv2D(1, 1, use_bias=False)(inner)
+    model = keras.Model(inputs, [last, inner, inputs])
+    kernels = np.eye(2), np.array([[1.0], [-1.0]])
+    model.set_weights([kernel[None, None] for kernel in kernels])
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (20, 2, 2, 2)).astype("float32")
+    path = str(tmp_path / "net.onnx")
+    to_int8(model, np.repeat(np.concatenate([x, -x])[..., :1], 2, axis=-1), path)
+    expected = model.predict(x, verbose=0)
+    for ours, theirs in zip(outputs_of(path, x), expected, strict=True):
+        assert np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
+
+
 @pytest.mark.parametrize("ending", ["onnx", "tflite", "tuned"])
 def test_a_label_for_each_pixel(ending, tmp_path):
     if ending != "onnx":
