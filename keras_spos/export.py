@@ -68,8 +68,8 @@ def to_onnx(
     The file takes and gives what the model does: float32, images in Keras' layout (by
     default ``[n, height, width, channels]``), outputs under their layers' names. Inside
     it is channels first, after one Transpose; batch norms and paddings are folded into
-    convolutions, and nothing that only training needs is left. Models of half-precision
-    policies are written as float32.
+    convolutions, and nothing that only training needs is left. Models of half or double
+    precision are written as float32.
 
     Stock layers are written directly, on any backend. Models with other layers are
     traced by `tf2onnx`, which needs the TensorFlow backend.

@@ -174,9 +174,9 @@ def _random(generator, n, tensor, model):
 
 
 def in_float32(model):
-    """The model, or a copy in float32 if it computes in half precision."""
-    half = ("float16", "bfloat16")
-    if not any(x.compute_dtype in half for x in model._flatten_layers()):
+    """The model, or a copy in float32 if it computes in half or double precision."""
+    others = ("float16", "bfloat16", "float64")
+    if not any(x.compute_dtype in others for x in model._flatten_layers()):
         return model
 
     def change(config):
@@ -184,7 +184,7 @@ def in_float32(model):
             return {key: change(value) for key, value in config.items()}
         if isinstance(config, (list, tuple)):
             return type(config)(change(value) for value in config)
-        policies = (*half, *(f"mixed_{name}" for name in half))
+        policies = (*others, *(f"mixed_{name}" for name in others))
         return "float32" if config in policies else config
 
     copy = rebuild(model, change(model.get_config()))

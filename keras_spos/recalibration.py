@@ -134,8 +134,10 @@ def combine(measured):
         ]
         mean = sum(n * m for n, m, _ in values) / total
         variance = sum(n * (v + m * m) for n, m, v in values) / total - mean * mean
-        for key, value in zip(ids, (mean, variance), strict=True):
-            result[key] = ops.convert_to_tensor(value, "float32")
+        for key, value, like in zip(
+            ids, (mean, variance), measured[0][1][ids], strict=True
+        ):
+            result[key] = ops.convert_to_tensor(value, like.dtype)
     return result
 
 

@@ -132,6 +132,24 @@ def test_batches_are_combined_to_the_total(net, images):
     assert_equal_statistics(expected[:2], exact[:2])
 
 
+@pytest.mark.parametrize("policy", ["bfloat16", "float64"])
+def test_statistics_of_several_batches_have_the_norms_type(policy, mixed_precision):
+    if policy == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no double precision unless told")
+    mixed_precision(policy)
+    net = randomize(small_net(blocks=2))
+    images = data(12, seed=1)[0].astype("float64")
+    outputs, means = [], []
+    for size in (None, 6):
+        score = Evaluator(net, images, data(4), calibration_batch_size=size)
+        outputs.append(score.predict((0, 1)))
+        means.append(statistics(score.extract((0, 1)))[0])
+    # The first batch norm's mean is the same of any batches.
+    tolerance = 1e-12 if policy == "float64" else 0.02
+    assert_equal_statistics(means[:1], means[1:], tolerance)
+    assert outputs[0].dtype == outputs[1].dtype
+
+
 class Shifted(keras.utils.PyDataset):
     def __len__(self):
         return 4

@@ -75,6 +75,20 @@ def test_norm_updates_the_channels_it_was_given():
         np.testing.assert_array_equal(a[4:], b[4:])
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="in double if told only")
+def test_norm_in_double_precision():
+    layer = SliceableBatchNormalization(dtype="float64")
+    layer.build((None, 5, 5, 6))
+    randomize(layer)
+    x = IMAGES[..., :4].astype("float64")
+    stock = stock_at(layer, 4, None)
+    np.testing.assert_allclose(layer(x), stock(x), rtol=1e-12)
+    layer(x, training=True)
+    stock(x, training=True)
+    for whole, own in zip(layer.weights, stock.weights, strict=True):
+        np.testing.assert_allclose(whole.numpy()[:4], own.numpy(), rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_config_makes_the_same_layer(name):
     layer = CASES[name]()

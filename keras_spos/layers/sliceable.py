@@ -223,7 +223,8 @@ class SliceableBatchNormalization(ElasticLayer, layers.BatchNormalization):
     def call(self, inputs, training=None):
         """Normalizes with the leading slices of the weights."""
         channels = _check_input(self, inputs)
-        x = ops.cast(inputs, "float32")
+        # At least single precision, as in Keras.
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = self.moving_mean[:channels], self.moving_variance[:channels]
         if training and self.trainable:
             old = mean, variance
