@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.costs import Block, CostTable
-from keras_spos.graph import nodes
+from keras_spos.graph import functional, has_own_call, nodes
 from keras_spos.layer_flops import layer_flops
 from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
@@ -118,6 +118,7 @@ def _table(net, counter, name, unit):
     for node in nodes(net):
         chosen = isinstance(node.operation, SearchableLayer)
         (searchable if chosen else others).append(node)
+    _check_all_is_computed(net, counter, name)
     fixed = set()
     base = sum(_count_node(node, counter, fixed) for node in others)
     applied = collections.Counter(node.operation for node in searchable)
@@ -154,6 +155,50 @@ def _table(net, counter, name, unit):
         if key is not None:
             known[key] = costs
     return CostTable(net.space, base, blocks, name, unit)
+
+
+def _check_all_is_computed(net, counter, name):
+    """Raises where a subnet lacks layers, of which a sum over blocks knows nothing.
+
+    `extract` leaves out what its output does not depend on, such as layers before an
+    input that an option's graph does not use.
+    """
+    needed = _needed(net)
+    for node in nodes(net):
+        if any(id(t) in needed for t in node.outputs):
+            continue
+        searched = isinstance(node.operation, SearchableLayer)
+        if searched or _count_node(node, counter, set()):
+            raise ValueError(
+                f"Expected options that use all inputs of their block. Received: one "
+                f"that leaves out {node.operation.name!r}, which its subnets lack: "
+                f"their {name} are no sum over blocks. Put it into the options that "
+                "use it."
+            )
+
+
+def _needed(model):
+    """Ids of the tensors of a graph on which its outputs depend on every path."""
+    needed = {id(t) for t in model.outputs}
+    for node in reversed(list(nodes(model))):
+        if any(id(t) in needed for t in node.outputs):
+            used = _used(node.operation, len(node.input_tensors))
+            inputs = zip(node.input_tensors, used, strict=True)
+            needed.update(id(t) for t, is_used in inputs if is_used)
+    return needed
+
+
+def _used(layer, count):
+    """Whether a layer uses each of its inputs; models are taken for their graph."""
+    if count > 1 and isinstance(layer, SearchableLayer):
+        sizes = [len(d.options) for d in layer.decisions]
+        options = [_used(layer.picked(c), count) for c in np.ndindex(*sizes)]
+        return [all(used) for used in zip(*options, strict=True)]
+    layer = functional(layer)
+    if count > 1 and hasattr(layer, "_nodes_by_depth") and not has_own_call(layer):
+        needed = _needed(layer)
+        return [id(t) in needed for t in layer.inputs]
+    return [True] * count
 
 
 def _count(model, counter):

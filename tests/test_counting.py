@@ -301,3 +301,28 @@ def test_a_registered_counter_wins_over_that_of_the_base():
     register_flops(Sparse, lambda layer, i, o: int(np.prod(layer.kernel.shape)) // 2)
     assert (dense, count_flops(model(Sparse(6), shape=(4,)))) == (24, 12)
     assert count_flops(model(layers.Dense(6), shape=(4,))) == 24
+
+
+def picking(*picked):
+    """A model that returns one of its two inputs, or their sum."""
+    inputs = [keras.Input((4,)) for _ in range(2)]
+    chosen = [inputs[i] for i in picked]
+    return keras.Model(inputs, chosen[0] if len(chosen) == 1 else layers.add(chosen))
+
+
+@pytest.mark.parametrize("table", [flops_table, params_table])
+def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
+    inputs = keras.Input((4,))
+    one = layers.Dense(4, name="one")(inputs)
+    two = layers.Dense(4, name="two")(layers.ReLU()(one))
+    both = ChoiceBlock([picking(0), picking(0, 1)])([one, two])
+    net = Supernet(inputs, both)
+    count = {flops_table: count_flops, params_table: count_params}[table]
+    assert count(net.extract((0,))) < count(net.extract((1,)))
+    with pytest.raises(ValueError, match="one that leaves out 'two'"):
+        table(net)
+    # Every path has all that counts: 'one' is used elsewhere, and ReLU costs nothing.
+    other = ChoiceBlock([picking(1), picking(0, 1)])([layers.ReLU()(one), two])
+    net = Supernet(inputs, layers.add([other, one]))
+    for path in [(0,), (1,)]:
+        assert table(net)(path) == count(net.extract(path))
