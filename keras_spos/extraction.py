@@ -46,15 +46,20 @@ def extract(model, space, path, fresh=False, overrides=None):
             new._flatten_layers(), old._flatten_layers(), strict=True
         ):
             # A config freezes a layer alone, not the layers inside it.
-            if target.trainable != source.trainable:
-                target.trainable = source.trainable
+            trainable = source.trainable or (fresh and not builder.keep_frozen)
+            if target.trainable != trainable:
+                target.trainable = trainable
     return subnet
 
 
 def _frozen(layer):
     """Ids of weights of a layer, or of parts of it, that training does not move."""
-    frozen = [x for x in layer._flatten_layers() if not x.trainable]
-    return {id(v) for x in frozen for v in x.weights}
+    frozen = set()
+    for part in layer._flatten_layers():
+        # LoRA freezes the kernel alone.
+        alone = [v for v in part._trainable_variables if not v.trainable]
+        frozen.update(map(id, alone if part.trainable else part.weights))
+    return frozen
 
 
 def copy_adapted(new, old):

@@ -36,7 +36,9 @@ def test_a_fresh_subnet_keeps_frozen_norms_as_they_are():
     np.testing.assert_array_equal(kept.moving_mean, frozen.moving_mean)
     # Frozen as a whole, to be used: nothing was meant to outlast a fresh start.
     net.trainable = False
-    assert net.extract((1,), fresh=True).get_layer("frozen").gamma is not None
+    fresh = net.extract((1,), fresh=True)
+    assert fresh.get_layer("frozen").gamma is not None
+    assert len(fresh.trainable_variables) == 8
 
 
 def test_a_fresh_subnet_keeps_what_is_frozen():
@@ -47,6 +49,18 @@ def test_a_fresh_subnet_keeps_what_is_frozen():
     np.testing.assert_array_equal(kept.kernel, frozen.kernel)
     assert not kept.trainable
     assert np.any(np.array(new.kernel) != np.array(net.get_layer("head").kernel))
+
+
+def test_a_fresh_subnet_keeps_the_kernels_that_lora_adapts():
+    net = net_on(layers.Conv2D(4, 1, name="pretrained"))
+    for layer in (net.get_layer("pretrained"), net.get_layer("block").options[0]):
+        getattr(layer, "layers", [layer])[0].enable_lora(2)
+    for path in [(0,), (1,)]:
+        fresh, inherited = net.extract(path, fresh=True), net.extract(path)
+        for new, old in zip(fresh.weights, inherited.weights, strict=True):
+            assert new.trainable == old.trainable
+            drawn = new.name in ("kernel", "lora_kernel_a") and new.trainable
+            assert np.array_equal(new, old) != drawn, new.path
 
 
 def test_frozen_batch_norms_are_told_apart():
