@@ -251,6 +251,12 @@ def _bitops(layer, inputs, output, seen):
 def _params(layer, inputs, output, seen):
     if not getattr(layer, "weights", ()):
         return 0
+    for part in layer._flatten_layers():
+        if part.quantization_mode:
+            raise ValueError(
+                "Expected parameters as they are before Keras' `quantize`. Received: "
+                f"layer {part.name!r}, quantized to {part.quantization_mode!r}."
+            )
     if isinstance(layer, layers.BatchNormalization):
         sizes = {id(layer): 2 * int(inputs[0].shape[layer.axis])}
     else:

@@ -28,6 +28,13 @@ def extract(model, space, path, fresh=False, overrides=None):
     Returns:
         A `keras.Model` of stock layers.
     """
+    for layer in model._flatten_layers() if fresh else ():
+        if layer.quantization_mode:
+            raise ValueError(
+                "Quantized weights do not train: quantize a fresh subnet after its "
+                f"training. Received: layer {layer.name!r}, quantized by Keras to "
+                f"{layer.quantization_mode!r}."
+            )
     subnet, builder = _rebuild(model, space, path, fresh)
     for new, old in builder.pairs:
         kept = _frozen(old) if builder.keep_frozen else ()

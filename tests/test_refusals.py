@@ -276,6 +276,18 @@ def test_what_ran_before_sees_that_layers_were_quantized():
     np.testing.assert_allclose(after, net(x), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
+def test_what_needs_float_weights_refuses_layers_that_keras_quantized():
+    net = net_on(layers.Conv2D(4, 1))
+    net.quantize("int8")
+    with pytest.raises(ValueError, match="'head', quantized by Keras to 'int8'"):
+        net.extract((1,), fresh=True)
+    assert net.extract((1,)).get_layer("head").quantization_mode == "int8"
+    for count in (lambda: ks.params_table(net), lambda: ks.count_params(net)):
+        with pytest.raises(ValueError, match="'head', quantized to 'int8'"):
+            count()
+
+
 def test_inputs_beside_those_of_the_net_are_left_out():
     b, c = keras.Input((4,), name="b"), keras.Input((4,), name="c")
     block = ks.ChoiceBlock([layers.Dense(3), layers.Dense(3)])
