@@ -42,6 +42,9 @@ class Block:
 class CostTable:
     """An additive cost over a search space.
 
+    Combinations that are not allowed are one, too: blocks of the decisions concerned,
+    with 1 where a combination is bad and 0 elsewhere, make the limit ``table <= 0``.
+
     Args:
         space: The `SearchSpace`.
         base: Cost of everything that is not searched.

@@ -97,7 +97,8 @@ class _OfOutputs(keras.StatelessScope):
             raise ValueError(
                 "The loss is a function of outputs and targets: what it reads of the "
                 "model's weights would get no gradient. Pass a kernel_regularizer to "
-                "the layer, or call add_loss in one. Received: a loss that reads "
+                "the layer, or call add_loss in one; freeze a teacher "
+                "(trainable = False). Received: a loss that reads "
                 f"{self._weights[id(variable)]}."
             )
         return super().get_current_value(variable)

@@ -41,6 +41,10 @@ class Supernet(PathTrainer):
     sum of the gradients of a row that a batch names twice, where Keras on TensorFlow
     sums their squares. On both they move rows that a batch does not name.
 
+    Subclasses may have a `compute_loss`, such as one that distils a frozen teacher, and
+    a `train_step` that calls that of this class. One that calls the model itself trains
+    the current path alone.
+
     `keras.models.clone_model` copies the graph alone: Keras makes the copy from inputs,
     outputs and name, with the defaults of all else. Use
     ``Supernet.from_config(net.get_config())``, which keeps the rest.

@@ -31,7 +31,9 @@ class ChoiceBlock(SearchableLayer):
     Args:
         options: Candidate layers. Each is a Keras layer, a Keras model (a small graph),
             or a list of layers to run in turn; of none, to pass the input on. All map
-            the block's input to outputs of one shape.
+            the block's input to outputs of one shape. They may share layers, such as
+            lists of two and of three layers that begin alike; `save_weights` saves
+            that, `save` refuses to.
         labels: A readable label for each option. Defaults to the options' names, or to
             class and number where Keras made the names.
         decision: Name of the decision. Blocks that give the same name share one
@@ -39,7 +41,7 @@ class ChoiceBlock(SearchableLayer):
         name: The block's name.
 
     Call arguments:
-        inputs: A tensor.
+        inputs: A tensor, or a list of tensors if options take one.
         training: Whether the option taken runs in training mode.
     """
 
