@@ -59,8 +59,8 @@ class Supernet(PathTrainer):
         outputs: Symbolic outputs.
         name: The model's name.
         sampler: Draws the path of each training step: an object with `draw` or
-            `draw_step` (`keras_spos.samplers`), and `get_config` for saving. Defaults
-            to `UniformSampler()`.
+            `draw_step` (`keras_spos.samplers`), and `get_config` and `from_config` for
+            saving. Defaults to `UniformSampler()`.
         seed: Paths and random layers draw from (seed, step), so that a resumed run
             repeats them.
         named_paths: Known architectures: a dict from name to path.
@@ -201,7 +201,7 @@ class Supernet(PathTrainer):
 
     def get_config(self):
         """Mirrors `__init__`, with the graph as `keras.Model` describes it."""
-        if not hasattr(self.sampler, "get_config"):
+        if not all(hasattr(self.sampler, f"{x}_config") for x in ("get", "from")):
             raise ValueError(
                 "To save a supernet takes a sampler with `get_config` and "
                 f"`from_config`. Received: {self.sampler!r}"
@@ -223,7 +223,9 @@ class Supernet(PathTrainer):
         config = dict(config)
         names = ("sampler", "seed", "named_paths", "recompute")
         own = {name: config.pop(name) for name in names if name in config}
-        own["sampler"] = keras.saving.deserialize_keras_object(own["sampler"])
+        own["sampler"] = keras.saving.deserialize_keras_object(
+            own["sampler"], custom_objects=custom_objects
+        )
         if "layers" not in config:
             # Of a subclass that makes its graph itself, as Keras makes such a model.
             model = cls(**config)

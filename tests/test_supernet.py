@@ -213,6 +213,16 @@ def test_several_options_are_for_layers_of_one_decision():
         net.train_on_batch(x, x)
 
 
+class OfOneWay:
+    """A sampler that a file could describe, and nobody could make again."""
+
+    def draw(self, space, rng):
+        return (0, 1)
+
+    def get_config(self):
+        return {}
+
+
 def test_what_cannot_be_saved_leaves_the_file_alone(tmp_path):
     net = dense_net()
     file = tmp_path / "net.keras"
@@ -224,9 +234,27 @@ def test_what_cannot_be_saved_leaves_the_file_alone(tmp_path):
     with pytest.raises(ValueError, match="a sampler with `get_config`.*Draws"):
         net.save(file)
     assert file.read_bytes() == before
+    net.sampler = OfOneWay()
+    with pytest.raises(ValueError, match="and `from_config`.*OfOneWay"):
+        net.save(file)
+    assert file.read_bytes() == before
     net.sampler = UniformSampler()
     net.save(file)
     keras.saving.load_model(file)
+
+
+def test_a_sampler_of_a_class_that_is_not_registered(tmp_path):
+    class Again(OfOneWay):
+        @classmethod
+        def from_config(cls, config):
+            return cls(**config)
+
+    net = dense_net(sampler=Again())
+    known = {"Again": Again}
+    assert isinstance(Supernet.from_config(net.get_config(), known).sampler, Again)
+    net.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras", custom_objects=known)
+    assert isinstance(loaded.sampler, Again)
 
 
 def test_a_copy_with_new_weights_keeps_what_clone_model_forgets():
