@@ -160,6 +160,33 @@ def test_a_space_that_runs_out_ends_the_search(run):
         assert result.best.score == score.truth(legal).max()
 
 
+@pytest.mark.parametrize("run", [evolve, nsga2])
+def test_the_first_generation_begins_with_initial_paths(run, tmp_path):
+    limit = FLOPS <= np.median(FLOPS(SPACE.sample(1000)))
+    given = search.sample_legal(SPACE, 5, [limit], seed=9)
+    options = {"limits": [limit], "generations": 2, "population": 8}
+    score = Landscape(SPACE)
+    result = run(SPACE, score, initial=[*given, given[0]], **options)
+    assert score.paths[:5] == list(map(tuple, given.tolist()))
+    assert len(set(score.paths)) == len(score.paths) == 16
+    assert limit.satisfied(score.paths).all()
+    # One path, and a checkpoint that knows of it.
+    options["checkpoint"] = tmp_path / "run.json"
+    result = run(SPACE, score, initial=given[0], **options)
+    again = run(SPACE, score, initial=given[0].tolist(), **options)
+    np.testing.assert_array_equal(result.history.paths, again.history.paths)
+    with pytest.raises(ValueError, match="differs in: initial"):
+        run(SPACE, score, initial=given[1], **options)
+
+
+def test_a_space_may_be_all_initial():
+    space = make_space(2, 2)
+    score = Landscape(space)
+    result = evolve(space, score, initial=all_paths(space), population=4, topk=2)
+    assert score.paths == list(map(tuple, all_paths(space).tolist()))
+    assert result.exhausted
+
+
 def test_front_is_the_non_dominated_set():
     space = make_space(3, 3, 3, 3)
     tables = [make_table(space), make_table(space, "params", seed=1)]
@@ -286,6 +313,13 @@ def test_errors_teach():
         nsga2(SPACE, score, reference=(0.0, float("nan")))
     with pytest.raises(ValueError, match="costs takes .*search.Objective.*Received: "):
         evolve(SPACE, score, costs=len)
+    with pytest.raises(ValueError, match="initial paths with flops <= .* Received: "):
+        paths = SPACE.sample(9)
+        evolve(SPACE, score, limits=FLOPS <= FLOPS(paths).min(), initial=paths)
+    with pytest.raises(ValueError, match="as a generation has, 4. Received: 9"):
+        evolve(SPACE, score, initial=SPACE.sample(9), population=4)
+    with pytest.raises(TypeError, match="minimized, not limited.*: ms <= 3"):
+        search.Objective(SPACE, len, "ms") <= 3  # noqa: B015
     with pytest.raises(ValueError, match="no decisions"):
         evolve(make_space(), score)
     assert not score.calls

@@ -27,6 +27,26 @@ def checked_limits(limits):
     return limits
 
 
+def checked_initial(paths, space, limits, population):
+    """Paths that a search begins with, as a list of different tuples."""
+    if not len(paths):
+        return []
+    array = checked_space(space).validate(paths)
+    for limit in checked_limits(limits):
+        for path in array[~limit.satisfied(array)]:
+            raise ValueError(
+                f"Expected initial paths with {limit.table.name} <= {limit.value:g}. "
+                f"Received: {tuple(path.tolist())}, of {limit.table(path)[0]:g}."
+            )
+    different = list(dict.fromkeys(map(tuple, array.tolist())))
+    if len(different) > population:
+        raise ValueError(
+            f"Expected at most as many initial paths as a generation has, {population}."
+            f" Received: {len(different)}."
+        )
+    return different
+
+
 def checked_objectives(tables):
     """One table or several, as a tuple."""
     one = isinstance(tables, Limit) or callable(tables)

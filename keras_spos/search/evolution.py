@@ -13,7 +13,7 @@ from pymoo.algorithms.base.genetic import GeneticAlgorithm
 from pymoo.core.infill import InfillCriterion
 from pymoo.core.population import Population
 
-from keras_spos.search.arguments import check_integers
+from keras_spos.search.arguments import check_integers, checked_initial
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import (
     ArchitectureProblem,
@@ -43,6 +43,7 @@ def evolve(
     checkpoint=None,
     costs=(),
     verbose=True,
+    initial=(),
 ):
     """Finds the path with the highest score that meets the limits.
 
@@ -66,6 +67,8 @@ def evolve(
             what another callable does, keep the same.
         costs: More `CostTable`s to report next to those of the limits.
         verbose: Whether to show a progress bar.
+        initial: Paths that the first generation has, such as known architectures: a
+            list of at most `population` that meet the limits. Random ones complete it.
 
     Returns:
         A `Result`.
@@ -98,8 +101,11 @@ def evolve(
             f"mutation_probability is within 0 and 1. Received: {mutation_probability}"
         )
     problem = ArchitectureProblem(space, limits)
+    initial = checked_initial(initial, space, limits, population)
+    if initial:
+        settings["initial"] = str(initial)
     algorithm = TopKEvolution(
-        problem, population, topk, crossover, mutation, mutation_probability
+        problem, population, topk, crossover, mutation, mutation_probability, initial
     )
     return ask_tell(
         algorithm,
@@ -119,12 +125,19 @@ class TopKEvolution(GeneticAlgorithm):
     """Algorithm 1 for pymoo's ask and tell; its population is the top k."""
 
     def __init__(
-        self, problem, population, topk, crossover, mutation, mutation_probability
+        self,
+        problem,
+        population,
+        topk,
+        crossover,
+        mutation,
+        mutation_probability,
+        initial=(),
     ):
         super().__init__(
             pop_size=topk,
             n_offsprings=population,
-            sampling=LegalSampling(),
+            sampling=LegalSampling(initial),
             survival=TopK(),
             mating=TopKMating(problem, crossover, mutation, mutation_probability),
             eliminate_duplicates=NewAndLegal(problem),

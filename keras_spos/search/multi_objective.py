@@ -15,6 +15,7 @@ from pymoo.operators.selection.tournament import TournamentSelection
 
 from keras_spos.search.arguments import (
     check_integers,
+    checked_initial,
     checked_limits,
     checked_objectives,
 )
@@ -44,6 +45,7 @@ def nsga2(
     checkpoint=None,
     costs=(),
     verbose=True,
+    initial=(),
 ):
     """Finds the paths that trade score against one or more costs best.
 
@@ -69,6 +71,7 @@ def nsga2(
             `evolve`.
         costs: More `CostTable`s to report.
         verbose: Whether to show a progress bar.
+        initial: Paths that the first generation has; see `evolve`.
 
     Returns:
         A `Result`.
@@ -98,10 +101,13 @@ def nsga2(
         "seed": seed,
     }
     problem = ArchitectureProblem(space, limits, minimize)
+    initial = checked_initial(initial, space, limits, population)
+    if initial:
+        settings["initial"] = str(initial)
     result = ask_tell(
         NSGA2(
             pop_size=population,
-            sampling=LegalSampling(),
+            sampling=LegalSampling(initial),
             mating=FilledMating(problem, mutation_probability),
             eliminate_duplicates=NewAndLegal(problem),
         ),

@@ -43,6 +43,14 @@ class Objective:
             self._known.update(zip(new, values.tolist(), strict=True))
         return np.array([self._known[key] for key in keys])
 
+    def __le__(self, value):
+        """Refused: legal paths are found by what each option adds to a cost."""
+        raise TypeError(
+            "An Objective can be minimized, not limited. Pass it to nsga2(minimize=), "
+            "take a CostTable, or let the score fall where it is exceeded. "
+            f"Received: {self.name} <= {value}"
+        )
+
     def reachable_range(self):
         """Lowest and highest value, as far as known."""
         return -math.inf, self.worst

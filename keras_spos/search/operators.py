@@ -56,12 +56,19 @@ class ArchitectureProblem(Problem):
 
 
 class LegalSampling(Sampling):
-    """Random legal candidates that were never visited."""
+    """Random legal candidates that were never visited, after some that are given."""
+
+    def __init__(self, given=()):
+        super().__init__()
+        self.given = given
 
     def _do(self, problem, n_samples, random_state=None, **kwargs):
-        return sample_legal(
-            problem.space, n_samples, problem.limits, random_state, problem.visited
+        missing = n_samples - len(self.given)
+        exclude = problem.visited.union(self.given)
+        drawn = sample_legal(
+            problem.space, missing, problem.limits, random_state, exclude
         )
+        return np.array([*self.given, *drawn]).reshape(-1, problem.n_var)
 
 
 class UniformSelection(Selection):
