@@ -160,7 +160,7 @@ def _leaves(nested):
 def read_json(path):
     """Reads a JSON file; a truncated one is a clear error."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             return json.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is truncated or not JSON: {error}") from error

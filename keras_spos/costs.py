@@ -168,7 +168,7 @@ class CostTable:
             metadata: Facts that its metadata must state, such as ``{"batch": 32}``.
         """
         try:
-            with open(path) as file:
+            with open(path, encoding="utf-8") as file:
                 table = cls.from_dict(json.load(file))
         except (json.JSONDecodeError, UnicodeError, KeyError, TypeError) as error:
             raise ValueError(

@@ -1,7 +1,8 @@
 """The peak of memory: of the accelerator where there is one, else of the process."""
 
+import math
 import os
-import resource
+import sys
 
 
 def start_peak():
@@ -59,4 +60,11 @@ def _status(name):
 
 
 def _peak_of_process():
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Where there is no /proc; not known on Windows, which has no such module."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, all else in KiB.
+    return peak if sys.platform == "darwin" else 1024 * peak

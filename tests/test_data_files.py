@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 import weakref
 import zlib
 
@@ -297,6 +298,12 @@ def png_of_16_bits(values):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_windows_is_refused(files, monkeypatch):
+    monkeypatch.setattr(decode, "os", types.SimpleNamespace(name="nt"))
+    with pytest.raises(OSError, match="Linux or macOS"):
+        data.evaluation(files, 4, size=24, engine="pillow")
 
 
 def test_errors(files):

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 import keras_spos as ks
 from keras_spos.costs import Block, CostTable
-from recipes import spos
+from recipes import memory, spos
 from recipes.common import Output, _without_folders, checksum, parser_for
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -232,3 +233,17 @@ def test_ranges_that_are_sampled_end_at_the_limits():
     assert isinstance(spos.range_sampler(table, [99.0]), ks.UniformSampler)
     path = three.draw(space, np.random.default_rng(0))
     assert table(path)[0] in (200, 300, 400)
+
+
+@pytest.mark.parametrize("platform, expected", [("darwin", 5), ("freebsd", 5 * 1024)])
+def test_peak_of_memory_without_proc(platform, expected, monkeypatch):
+    resource = types.SimpleNamespace(
+        RUSAGE_SELF=0, getrusage=lambda who: types.SimpleNamespace(ru_maxrss=5)
+    )
+    monkeypatch.setitem(sys.modules, "resource", resource)
+    monkeypatch.setattr(memory, "_status", lambda name: None)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert memory.peak_bytes() == expected
+    # Windows has no such module.
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert np.isnan(memory.peak_bytes())

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -268,6 +272,39 @@ def test_history_is_a_table(tmp_path):
     assert tuple(data["best"]["path"]) == result.best.path
     assert SPACE.parse(data["best_choices"]) == result.best.path
     assert history[-1] == history[149] and len(history[10:12]) == 2
+
+
+NAMES_BEYOND_ASCII = """
+import sys
+from landscapes import Landscape, make_space, make_table
+from keras_spos import CostTable, search
+
+table, history = sys.argv[1:]
+space = make_space(2, 3)
+costs = [make_table(space, CostTable.load(table).name)]
+score = Landscape(space)
+result = search.random_search(space, score, evaluations=3, costs=costs, verbose=False)
+result.history.to_csv(history)
+"""
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path):
+    table = make_table(SPACE, "gr\u00f6sse").to_dict()
+    table = json.dumps(table, ensure_ascii=False)
+    (tmp_path / "table.json").write_text(table, encoding="utf-8")
+    root = pathlib.Path(__file__).parents[1]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = os.pathsep.join([str(root), str(root / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES_BEYOND_ASCII, "table.json", "run.csv"],
+        cwd=tmp_path,
+        env={**os.environ, **plain, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(tmp_path / "run.csv", encoding="utf-8") as file:
+        assert next(csv.reader(file))[-1] == json.loads(table)["name"]
 
 
 def test_a_result_that_cannot_be_written_leaves_the_last(tmp_path):

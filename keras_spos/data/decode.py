@@ -50,6 +50,12 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
         (float32 ``[b, size, size, 3]``, int32 ``[b]``); the images are a JAX array if
         they were `on_device`.
     """
+    if os.name == "nt":
+        raise OSError(
+            "Processes share what they write here through an open file, which Windows "
+            "does not open twice. Expected Linux or macOS (on Windows: WSL), or "
+            "engine='tf.data'."
+        )
     loky = require("loky", "loky")
     require("PIL.Image", "pillow")
     write = _ByValue(write_photos, photo, pixels)

@@ -124,7 +124,10 @@ class History:
     def to_csv(self, path):
         """Writes one line per candidate; the path is a JSON list in one cell."""
         names = [*self.columns, *self.costs]
-        with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        with (
+            whole_file(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             for row in self:
