@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
+import pytest
+
+import keras_spos as ks
 
 SCRIPT = """
 import json, sys, keras
@@ -85,3 +89,18 @@ def test_two_replicas_train_as_one():
     for name, values in one["history"].items():
         np.testing.assert_allclose(values, two["history"][name], atol=1e-5)
     np.testing.assert_allclose(one["predictions"], two["predictions"], atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="of TensorFlow alone")
+def test_synchronized_norms_are_refused(monkeypatch):
+    inputs = keras.Input((4, 4, 2))
+    norm = keras.layers.BatchNormalization(synchronized=True, name="both")
+    net = ks.Supernet(inputs, ks.ChoiceBlock([norm, keras.layers.ReLU()])(inputs))
+    engine = net.get_engine()
+    x = np.zeros((2, 4, 4, 2), "float32")
+    engine.forward(x, (0,), (0, 0))
+    engine.runner._cache.clear()
+    monkeypatch.setattr(engine.backend, "is_replicated", lambda: True)
+    engine.forward(x, (1,), (0, 0))
+    with pytest.raises(ValueError, match="synchronized=False.*both"):
+        engine.forward(x, (0,), (0, 0))

@@ -108,6 +108,12 @@ class Runner:
         given = Arguments(unit, inputs, state)
         key = ("forward", unit.key, given.key(), differentiable, unpenalized)
         if key not in self._cache:
+            if unit.synchronized and is_replicated():
+                raise ValueError(
+                    "Replicas do not meet inside of a step's parts. Expected batch "
+                    "norms with synchronized=False, each of which normalizes what its "
+                    f"replica sees. Received: synchronized=True in {unit.synchronized}"
+                )
             pair = Pair(
                 self._function,
                 unit,

@@ -74,6 +74,12 @@ class Unit:
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
 
+    @property
+    def synchronized(self):
+        """Names of batch norms whose statistics are those of all replicas."""
+        layers = self._all_layers()
+        return [x.name for x in layers if getattr(x, "synchronized", False)]
+
     def _all_layers(self):
         return unique(x for y in self.layers for x in y._flatten_layers())
 
