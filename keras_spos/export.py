@@ -69,7 +69,7 @@ def to_onnx(
     default ``[n, height, width, channels]``), outputs under their layers' names. Inside
     it is channels first, after one Transpose; batch norms and paddings are folded into
     convolutions, and nothing that only training needs is left. Models of half or double
-    precision are written as float32.
+    precision, or inputs of these, are written as float32.
 
     Stock layers are written directly, on any backend. Models with other layers are
     traced by `tf2onnx`, which needs the TensorFlow backend.

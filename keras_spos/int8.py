@@ -121,7 +121,7 @@ def _write_onnx(model, images, path):
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self, name):
-            self.batches = iter([{name: x[None]} for x in images])
+            self.batches = iter([{name: x[None]} for x in _as_in_file(images)])
 
         def get_next(self):
             return next(self.batches, None)
@@ -277,7 +277,13 @@ def _run_onnx(path, images):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: images})[0]
+    return session.run(None, {session.get_inputs()[0].name: _as_in_file(images)})[0]
+
+
+def _as_in_file(images):
+    """`to_onnx` writes models that take half precision in float32."""
+    half = images.dtype.name in ("float16", "bfloat16")
+    return images.astype("float32") if half else images
 
 
 @contextlib.contextmanager

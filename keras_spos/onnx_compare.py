@@ -174,9 +174,11 @@ def _random(generator, n, tensor, model):
 
 
 def in_float32(model):
-    """The model, or a copy in float32 if it computes in half or double precision."""
+    """The model, or a copy in float32 if it takes or computes in another precision."""
     others = ("float16", "bfloat16", "float64")
-    if not any(x.compute_dtype in others for x in model._flatten_layers()):
+    types = [x.compute_dtype for x in model._flatten_layers()]
+    types += [keras.backend.standardize_dtype(x.dtype) for x in model.inputs]
+    if not set(types) & set(others):
         return model
 
     def change(config):

@@ -92,6 +92,16 @@ def test_other_precisions_are_exported_as_float32(policy, tmp_path, mixed_precis
     assert model.layers[1].compute_dtype in policy
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_half_precision_inputs_are_exported_as_float32(kind, tmp_path):
+    inputs = keras.Input((4, 4, 3), dtype=kind)
+    model = randomize(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)))
+    path = tmp_path / "a.onnx"
+    assert ks.to_onnx(model, path).writer == "keras_spos"
+    (given,) = onnxruntime.InferenceSession(path).get_inputs()
+    assert given.type == "tensor(float)"
+
+
 def test_half_precision_keeps_what_layers_have_adapted(tmp_path, mixed_precision):
     mixed_precision("mixed_bfloat16")
     norm = layers.Normalization()

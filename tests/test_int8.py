@@ -136,6 +136,17 @@ def images_of_labels():
     return model
 
 
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_onnx_of_half_precision_inputs(kind, tmp_path):
+    inputs = keras.Input(SHAPE, dtype=kind)
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    x, y = colours(20)
+    report = to_int8(
+        keras.Model(inputs, pooled), x, str(tmp_path / "a.onnx"), validation=(x, y)
+    )
+    assert abs(report.accuracy_after - report.accuracy_before) <= 0.1
+
+
 def outputs_of(path, x):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})
