@@ -20,8 +20,44 @@ from keras_spos.own_code import is_stock
 from keras_spos.space import Decision
 
 
+class BlockOfOptions(SearchableLayer):
+    """Base of blocks with `options`, layers of one output, and their `labels`."""
+
+    def compute_output_spec(self, inputs, training=None):
+        """The options' common output; an error if they differ."""
+        specs = [option.compute_output_spec(inputs) for option in self.options]
+        described = [_shape_and_type(spec) for spec in specs]
+        for label, other in zip(self.labels, described, strict=True):
+            if other != described[0]:
+                raise ValueError(
+                    f"All options of {self.name!r} must give outputs of one shape and "
+                    f"type. Received: {self.labels[0]} gives {described[0]}, {label} "
+                    f"gives {other}."
+                )
+        return specs[0]
+
+    def compute_output_shape(self, input_shape):
+        """The options' common output shape."""
+        return self.options[0].compute_output_shape(input_shape)
+
+    def get_config(self):
+        """Mirrors `__init__`."""
+        return {
+            **super().get_config(),
+            "options": [keras.saving.serialize_keras_object(o) for o in self.options],
+            "labels": list(self.labels),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Inverse of `get_config`."""
+        options = config["options"]
+        options = [keras.saving.deserialize_keras_object(o) for o in options]
+        return cls(**{**config, "options": options})
+
+
 @keras.saving.register_keras_serializable("keras_spos")
-class ChoiceBlock(SearchableLayer):
+class ChoiceBlock(BlockOfOptions):
     """Runs exactly one of its options (SPOS, section 3, "choice block").
 
     It belongs into a `keras_spos.Supernet`, whose `fit` draws an option for each step.
@@ -71,33 +107,15 @@ class ChoiceBlock(SearchableLayer):
 
     def compute_output_spec(self, inputs, training=None):
         """The options' common output; an error if they differ."""
-        spec = common_spec(self, inputs)
+        spec = super().compute_output_spec(inputs)
         for option in self.options:
             if _makes_mask(option, inputs):
                 raise ValueError(MASKED.format(option.name))
         return spec
 
-    def compute_output_shape(self, input_shape):
-        """The options' common output shape."""
-        return self.options[0].compute_output_shape(input_shape)
-
     def get_config(self):
         """Mirrors `__init__`."""
-        return {
-            **super().get_config(),
-            "options": [keras.saving.serialize_keras_object(o) for o in self.options],
-            "labels": list(self.labels),
-            "decision": self.decision,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        config = dict(config)
-        config["options"] = [
-            keras.saving.deserialize_keras_object(o) for o in config["options"]
-        ]
-        return cls(**config)
+        return {**super().get_config(), "decision": self.decision}
 
 
 def build_part(layer, input_shape, dtype):
@@ -162,20 +180,6 @@ def _default_label(index, option):
         kind.lower() + r"\d*", option.name.replace("_", "").lower()
     )
     return f"{kind}_{index}" if automatic else option.name
-
-
-def common_spec(block, inputs):
-    """What all options of a block give for symbolic inputs; an error if they differ."""
-    specs = [option.compute_output_spec(inputs) for option in block.options]
-    described = [_shape_and_type(spec) for spec in specs]
-    for label, other in zip(block.labels, described, strict=True):
-        if other != described[0]:
-            raise ValueError(
-                f"All options of {block.name!r} must give outputs of one shape and "
-                f"type. Received: {block.labels[0]} gives {described[0]}, {label} "
-                f"gives {other}."
-            )
-    return specs[0]
 
 
 def _makes_mask(option, inputs):

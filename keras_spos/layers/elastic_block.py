@@ -12,16 +12,15 @@ Example:
 import keras
 
 from keras_spos.graph import has_own_call
-from keras_spos.layers.choice_block import as_list, common_spec, labels_of
+from keras_spos.layers.choice_block import BlockOfOptions, as_list, labels_of
 from keras_spos.layers.elastic import ElasticLayer
-from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.own_code import is_adaptable, rebuild
 from keras_spos.space import Decision
 from keras_spos.weight_slice import WeightSlice, placeholders
 
 
 @keras.saving.register_keras_serializable("keras_spos")
-class ElasticBlock(SearchableLayer):
+class ElasticBlock(BlockOfOptions):
     """Runs one of its options, at one width and one pair of bit widths.
 
     Every option is a Functional model at its largest width, which owns the weights. In
@@ -156,32 +155,13 @@ class ElasticBlock(SearchableLayer):
         """Creates what holds the current choice; the options are built."""
         self.add_choice_weights()
 
-    def compute_output_spec(self, inputs, training=None):
-        """The options' common output; an error if they differ."""
-        return common_spec(self, inputs)
-
-    def compute_output_shape(self, input_shape):
-        """The options' common output shape."""
-        return self.options[0].compute_output_shape(input_shape)
-
     def get_config(self):
         """Mirrors `__init__`."""
         return {
             **super().get_config(),
-            "options": [keras.saving.serialize_keras_object(o) for o in self.options],
-            "labels": list(self.labels),
             "widths": list(self.widths),
             "bits": list(self.bits),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        """Inverse of `get_config`."""
-        config = dict(config)
-        config["options"] = [
-            keras.saving.deserialize_keras_object(o) for o in config["options"]
-        ]
-        return cls(**config)
 
 
 def _seeds(layer):
