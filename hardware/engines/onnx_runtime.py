@@ -1,7 +1,7 @@
 """ONNX Runtime, with its CPU, CUDA or TensorRT provider.
 
-The TensorRT provider is written against the sources of ONNX Runtime 1.17 and 1.22, and
-**not run** yet.
+The TensorRT provider is used as its sources and documentation say (of ONNX Runtime from
+1.17 on, which has `trt_timing_cache_path`), and **not run** yet.
 """
 
 import hashlib

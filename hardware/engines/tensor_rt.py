@@ -1,7 +1,7 @@
 """TensorRT through its Python package: builds engines, with a timing cache.
 
-Written against the interfaces of TensorRT 8.6, 10.0 to 10.16 and 11.0 to 11.4; **not
-run** with any yet.
+Written against the interfaces of TensorRT 8.6, 10.0, 10.16 and 11.4; **not run** with
+any yet.
 """
 
 import hashlib

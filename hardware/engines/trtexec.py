@@ -1,7 +1,6 @@
 """TensorRT through its tool trtexec, where only that is installed.
 
-Written against the sources of trtexec 8.6, 10.0 to 10.16, 11.0 and 11.1; **not run**
-with any yet.
+Written against the sources of trtexec 8.6, 10.16 and 11.1; **not run** with any yet.
 """
 
 import hashlib
