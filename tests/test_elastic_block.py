@@ -7,7 +7,7 @@ from keras import layers, ops
 from laws import SearchableLayerLaws
 from models import SHAPE, data, randomize, values
 
-from keras_spos import ElasticBlock, Supernet
+from keras_spos import ElasticBlock, Supernet, count_flops, flops_table
 from keras_spos.layers import (
     PACT,
     ElasticQuantizedConv2D,
@@ -69,6 +69,27 @@ def test_decisions_are_what_there_is_a_choice_of():
     assert ElasticBlock(unnamed).labels == ("Functional_0", "Functional_1")
     block = ElasticBlock([quantized("q")], bits="ab", name="x")
     assert [d.name for d in block.decisions] == ["x_bits"]
+
+
+def test_blocks_that_share_their_decisions(tmp_path):
+    x = inputs = keras.Input((*SHAPE[:2], 4))
+    for name in "abc":
+        models = [inverted(f"{name}_{k}", k) for k in (3, 5)]
+        tied = {"decision": "stage"} if name < "c" else {}
+        x = ElasticBlock(models, "35", widths=("s", "l"), name=name, **tied)(x)
+    net = randomize(Supernet(inputs, x))
+    names = ["stage", "stage_width", "c", "c_width"]
+    assert [d.name for d in net.space.decisions] == names
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    assert loaded.space == net.space
+    x = data(3, (*SHAPE[:2], 4))[0]
+    for path in [(0, 1, 1, 0), (1, 0, 0, 1)]:
+        subnet = net.extract(path)
+        assert flops_table(net)(path) == count_flops(subnet)
+        loaded.set_path(path)
+        outputs = [m.predict(x, verbose=0) for m in (subnet, loaded)]
+        np.testing.assert_allclose(*outputs, 1e-5, 1e-5)
 
 
 def test_weights_are_kept_once():

@@ -34,13 +34,22 @@ class ElasticBlock(BlockOfOptions):
         labels: A label for each option. Defaults to names, as in `ChoiceBlock`.
         widths: A label for each width, or None if the width is not searched.
         bits: A label for each pair of bit widths, or None if they are not searched.
-        name: The block's name; that of the decision of an option too. Those of width
-            and bits are ``<name>_width`` and ``<name>_bits``.
+        decision: Name of the decision of an option; those of width and bits are
+            ``<decision>_width`` and ``<decision>_bits``. Blocks that give the same name
+            share these. Defaults to the block's own name.
+        name: The block's name.
         **kwargs: Other arguments of a layer.
     """
 
     def __init__(
-        self, options, labels=None, widths=None, bits=None, name=None, **kwargs
+        self,
+        options,
+        labels=None,
+        widths=None,
+        bits=None,
+        decision=None,
+        name=None,
+        **kwargs,
     ):
         super().__init__(name=name, **kwargs)
         self.options = as_list(options, "Functional models")
@@ -68,6 +77,7 @@ class ElasticBlock(BlockOfOptions):
         self.labels = labels_of(self.options, labels, "option")
         self.widths = tuple(widths or ())
         self.bits = tuple(bits or ())
+        self.decision = decision or self.name
         if not self.decisions:
             raise ValueError(
                 "An ElasticBlock with one option needs widths or bits to choose from. "
@@ -81,11 +91,11 @@ class ElasticBlock(BlockOfOptions):
         """Which option, width and bit widths; those of which there are several."""
         found = []
         if len(self.options) > 1:
-            found.append(Decision(self.name, self.labels))
+            found.append(Decision(self.decision, self.labels))
         if self.widths:
-            found.append(Decision(f"{self.name}_width", self.widths))
+            found.append(Decision(f"{self.decision}_width", self.widths))
         if self.bits:
-            found.append(Decision(f"{self.name}_bits", self.bits))
+            found.append(Decision(f"{self.decision}_bits", self.bits))
         return tuple(found)
 
     def picked(self, choices):
@@ -161,6 +171,7 @@ class ElasticBlock(BlockOfOptions):
             **super().get_config(),
             "widths": list(self.widths),
             "bits": list(self.bits),
+            "decision": self.decision,
         }
 
 
