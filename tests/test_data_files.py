@@ -18,7 +18,7 @@ from photos import ENGINES, encode, smooth
 from PIL import Image
 
 from keras_spos import data
-from keras_spos.data import decode, photo
+from keras_spos.data import decode, feed, photo
 
 IS_JAX = keras.config.backend() == "jax"
 
@@ -300,10 +300,13 @@ def png_of_16_bits(values):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def test_windows_is_refused(files, monkeypatch):
-    monkeypatch.setattr(decode, "os", types.SimpleNamespace(name="nt"))
+def test_windows_has_no_processes(files, monkeypatch):
+    for module in (decode, feed):
+        monkeypatch.setattr(module, "os", types.SimpleNamespace(name="nt"))
     with pytest.raises(OSError, match="Linux or macOS"):
         data.evaluation(files, 4, size=24, engine="pillow")
+    pytest.importorskip("tensorflow")
+    assert type(data.evaluation(files, 4, size=24)).__name__ == "TensorFlowStream"
 
 
 def test_errors(files):

@@ -6,6 +6,8 @@ Example:
     >>> net.fit(train, epochs=100, callbacks=[...])  # calls train.set_epoch(epoch)
 """
 
+import os
+
 import numpy as np
 
 from keras_spos.data.augment import pad_crop_flip
@@ -47,7 +49,7 @@ def training(
         size: Height and width in pixels, for "imagenet".
         batches_per_epoch: How many batches an epoch has; None is all of them.
         engine: "pillow" or "tf.data", for `FileData`. Default: "pillow", the faster
-            one. The two draw different random numbers.
+            one, but on Windows. The two draw different random numbers.
         workers: What makes batches without "tf.data": threads for `ArrayData`, by
             default one; processes for photographs, by default one a core.
         finish_on: Where the colours of photographs that "pillow" read are jittered and
@@ -187,7 +189,8 @@ def _uses_tf_data(data, engine):
                 f"{type(data).__name__} is read by tf.data. Received: engine='pillow'"
             )
         return True
-    return engine == "tf.data"
+    # Where "pillow" cannot be.
+    return engine == "tf.data" or (engine is None and os.name == "nt")
 
 
 def _finishes_on_device(finish_on, is_possible):
