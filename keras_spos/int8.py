@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_spos.export import to_onnx
 from keras_spos.int8_arguments import calibration_images, check_model, labelled_images
+from keras_spos.onnx_compare import in_float32
 from keras_spos.whole_file import whole_file
 
 # Operators that hand numbers on as they are, and so are quantized like what they take.
@@ -87,6 +88,7 @@ def to_int8(
     """
     path = os.path.abspath(path)
     check_model(model, path, training, validation)
+    model = in_float32(model)
     images = calibration_images(representative_data, model)
     if training is not None:
         training = labelled_images(training, model, "training")

@@ -222,6 +222,24 @@ def test_several_outputs(ending, tmp_path):
         np.testing.assert_allclose(a, b, atol=0.05)
 
 
+@pytest.mark.parametrize("ending", ["onnx", "tflite"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_other_precisions_are_written_as_float32_is(
+    policy, ending, tmp_path, mixed_precision
+):
+    if ending == "tflite":
+        pytest.importorskip("tf_keras")
+    mixed_precision(policy)
+    dtype = "float64" if policy == "float64" else "float32"
+    inputs = keras.Input(SHAPE, dtype=dtype)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = randomize(keras.Model(inputs, layers.Dense(4)(x)))
+    x, y = colours()
+    report = to_int8(model, x, tmp_path / f"a.{ending}", validation=(x, y))
+    assert abs(report.accuracy_after - report.accuracy_before) < 0.05
+    assert model.layers[1].compute_dtype == policy.removeprefix("mixed_")
+
+
 def test_images_that_come_in_batches(tmp_path):
     """Of a generator or tf.data, alone or with labels: as they do in an array."""
     import tensorflow as tf
