@@ -123,7 +123,7 @@ def _write_onnx(model, images, path):
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self, name):
-            self.batches = iter([{name: x[None]} for x in _as_in_file(images)])
+            self.batches = iter([{name: x[None]} for x in images])
 
         def get_next(self):
             return next(self.batches, None)
@@ -171,12 +171,13 @@ def _leave_outputs_as_they_are(path):
             else:
                 break
             node = made.get(name)
-    used = {name for node in graph.node for name in node.input}
+    outputs = {output.name for output in graph.output}
     for kind in ("DequantizeLinear", "QuantizeLinear"):
+        used = outputs.union(*(node.input for node in graph.node))
         for node in [n for n in graph.node if n.op_type == kind]:
             if node.output[0] not in used:
                 graph.node.remove(node)
-        used = {name for node in graph.node for name in node.input}
+    used = outputs.union(*(node.input for node in graph.node))
     for tensor in [t for t in graph.initializer if t.name not in used]:
         graph.initializer.remove(tensor)
     onnx.checker.check_model(proto, full_check=True)
@@ -279,13 +280,7 @@ def _run_onnx(path, images):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: _as_in_file(images)})[0]
-
-
-def _as_in_file(images):
-    """`to_onnx` writes models that take half precision in float32."""
-    half = images.dtype.name in ("float16", "bfloat16")
-    return images.astype("float32") if half else images
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
 @contextlib.contextmanager
