@@ -87,9 +87,9 @@ def main():
     """Runs the recipe."""
     args = arguments(__doc__.splitlines()[0], list(PRESETS))
     settings = PRESETS[args.preset]
-    output = Output("mixpath_table3", args)
     # A missing table should not be noticed after the trainings.
     table = tabular.nasbench101(args.data_dir)
+    output = Output("mixpath_table3", args)
     experiment = Experiment(settings, output, args)
     runs = [
         _run(experiment, args.seed + number, m, shadow)

@@ -47,3 +47,14 @@ def test_a_missing_file_is_noticed_before_the_work(
         runpy.run_module(f"recipes.{name}", run_name="__main__")
     assert f"{option}: Expected a file that exists" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["mixpath_table3", "spos_table8", "nasbench_macro"])
+def test_a_missing_table_leaves_no_output_behind(name, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, f"recipes.{name}", raising=False)
+    monkeypatch.chdir(tmp_path)
+    words = ["--data-dir", ".", "--preset", "smoke", "--output-dir", "out"]
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    with pytest.raises(FileNotFoundError, match=r"nasbench\w*.npz"):
+        runpy.run_module(f"recipes.{name}", run_name="__main__")
+    assert not (tmp_path / "out").exists()
