@@ -171,7 +171,7 @@ class ElasticBlock(BlockOfOptions):
             **super().get_config(),
             "widths": list(self.widths),
             "bits": list(self.bits),
-            "decision": self.decision,
+            "decision": None if self.decision == self.name else self.decision,
         }
 
 
