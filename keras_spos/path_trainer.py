@@ -199,6 +199,7 @@ class PathTrainer(Functional):
 
     def make_train_function(self, force=False):
         """Prepares `fit`."""
+        self.get_engine()
         self._check_last_loss()
         self.train_function = self._stepwise(self.train_step, 4)
 
@@ -211,6 +212,7 @@ class PathTrainer(Functional):
 
     def make_predict_function(self, force=False):
         """Prepares `predict`."""
+        self.get_engine()
         self._running_path = self.path
 
         def concatenated(batches):

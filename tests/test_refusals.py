@@ -380,3 +380,13 @@ def test_layers_that_assign_what_a_step_would_lose(layer, where):
     x = np.ones((2, 5, 3), "float32")
     with pytest.raises(ValueError, match=f"would lose .* among .*{layer.name}"):
         net.train_on_batch(x, x)
+
+
+def test_other_backends(monkeypatch):
+    net = small_net()
+    net.compile("sgd", cross_entropy())
+    x, y = data(4)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    for run in (net.fit, net.evaluate, lambda x, y: net.predict(x)):
+        with pytest.raises(ValueError, match="tensorflow or jax. Received: 'torch'"):
+            run(x, y)

@@ -27,9 +27,13 @@ class Engine:
         self.model = model
         self.steps = cut(model, space)
         self.inputs = [id(t) for t in model.inputs]
-        self.backend = importlib.import_module(
-            f"keras_spos.engine.{keras.backend.backend()}"
-        )
+        backend = keras.backend.backend()
+        if backend not in ("tensorflow", "jax"):
+            raise ValueError(
+                "Networks run on Keras' backends TensorFlow and JAX. Expected "
+                f"KERAS_BACKEND to be tensorflow or jax. Received: {backend!r}"
+            )
+        self.backend = importlib.import_module(f"keras_spos.engine.{backend}")
         options = {} if jit_compile is None else {"jit_compile": jit_compile}
         self.runner = self.backend.Runner(recompute=recompute, **options)
 
