@@ -24,8 +24,19 @@ if keras.backend.backend() == "tensorflow":
 else:
     import contextlib
     scope = contextlib.nullcontext()
-    if replicas > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    distribution = keras.distribution
+    if sys.argv[2] == "model":
+        devices = distribution.list_devices()
+        mesh = distribution.DeviceMesh((1, replicas), ["batch", "model"], devices)
+        layouts = distribution.LayoutMap(mesh)
+        # Output channels of convolutions are spread over the devices.
+        layouts[".*conv.*kernel"] = (None, None, None, "model")
+        layouts[".*conv.*bias"] = ("model",)
+        distribution.set_distribution(
+            distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch")
+        )
+    elif replicas > 1:
+        distribution.set_distribution(distribution.DataParallel())
 import numpy as np
 import keras_spos as ks
 
@@ -69,10 +80,10 @@ print(json.dumps({
 """
 
 
-def train(replicas):
+def train(replicas, kind="data"):
     flags = f"--xla_force_host_platform_device_count={replicas}"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(replicas)],
+        [sys.executable, "-c", SCRIPT, str(replicas), kind],
         capture_output=True,
         text=True,
         env={**os.environ, "XLA_FLAGS": flags},
@@ -81,8 +92,21 @@ def train(replicas):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def test_two_replicas_train_as_one():
-    one, two = train(1), train(2)
+@pytest.fixture(scope="module")
+def one():
+    return train(1)
+
+
+def test_two_replicas_train_as_one(one):
+    assert_equal(train(2), one)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX alone")
+def test_weights_spread_over_devices_train_as_on_one(one):
+    assert_equal(train(2, "model"), one)
+
+
+def assert_equal(two, one):
     for (a,), copies in zip(one["weights"], two["weights"], strict=True):
         for b in copies:
             np.testing.assert_allclose(a, b, atol=1e-6)
