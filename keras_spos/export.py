@@ -9,7 +9,6 @@ Example:
 
 import collections
 import dataclasses
-import importlib
 import os
 
 import keras
@@ -18,6 +17,7 @@ from keras_spos.graph import check_functional, functional
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.onnx_compare import compare, in_float32
 from keras_spos.onnx_functions import UnsupportedLayerError
+from keras_spos.optional import require
 from keras_spos.whole_file import whole_file
 
 _OLDEST_OPSET = 13  # Older ones have other arguments for several operators.
@@ -98,10 +98,10 @@ def to_onnx(
             file's outputs differ from the model's.
     """
     _check(model, batch_size, opset, channels_first)
-    onnx = _import("onnx")
+    onnx = require("onnx")
     if verify:
         _check_sizes(model)
-        _import("onnxruntime")
+        require("onnxruntime")
     model = in_float32(model)
     path = os.path.abspath(path)
     with whole_file(path) as temporary:
@@ -177,7 +177,7 @@ def _write(model, path, batch_size, opset, channels_first):
                 f"{error} Only tf2onnx may export that: save the model, load it under "
                 "KERAS_BACKEND=tensorflow and export it there."
             ) from error
-        _import("tf2onnx")
+        require("tf2onnx")
         try:
             trace(model, path, batch_size, opset, channels_first)
         except Exception as failure:
@@ -195,10 +195,3 @@ def _shapes(values):
         )
         for value in values
     }
-
-
-def _import(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"to_onnx needs {name}: pip install {name}") from error

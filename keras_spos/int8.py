@@ -9,7 +9,6 @@ Example:
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ import numpy as np
 from keras_spos.export import to_onnx
 from keras_spos.int8_arguments import calibration_images, check_model, labelled_images
 from keras_spos.onnx_compare import in_float32
+from keras_spos.optional import require
 from keras_spos.whole_file import whole_file
 
 # Operators that hand numbers on as they are, and so are quantized like what they take.
@@ -119,7 +119,7 @@ def to_int8(
 
 
 def _write_onnx(model, images, path):
-    quantization = _import("onnxruntime.quantization", "onnxruntime")
+    quantization = require("onnxruntime.quantization", "onnxruntime")
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self, name):
@@ -150,7 +150,7 @@ def _leave_outputs_as_they_are(path):
     They would keep an output within the range that it had on the representative images,
     and save nothing: what comes after them is float32.
     """
-    onnx = _import("onnx", "onnx")
+    onnx = require("onnx")
     proto = onnx.load(path)
     graph = proto.graph
     made = {name: node for node in graph.node for name in node.output}
@@ -186,8 +186,8 @@ def _leave_outputs_as_they_are(path):
 
 def _write_tflite(model, images, path, tuning):
     """Writes the file; returns how far the twin is from the model."""
-    tf = _import("tensorflow", "tensorflow")
-    _import("tf_keras", "'keras_spos[int8]'")
+    tf = require("tensorflow")
+    require("tf_keras", "'keras_spos[int8]'")
     from keras_spos.tf_keras_twin import largest_difference, twin
 
     with _quiet():
@@ -215,7 +215,7 @@ def _tuned(copy, x, y, epochs, batch_size, learning_rate):
     """Quantization-aware training of a tf_keras model."""
     import tf_keras
 
-    tfmot = _import("tensorflow_model_optimization", "'keras_spos[int8]'")
+    tfmot = require("tensorflow_model_optimization", "'keras_spos[int8]'")
     tools = tfmot.quantization.keras
 
     class AsItIs(tools.QuantizeConfig):
@@ -262,7 +262,7 @@ def _tuned(copy, x, y, epochs, batch_size, learning_rate):
 
 
 def _run_tflite(path, images):
-    tf = _import("tensorflow", "tensorflow")
+    tf = require("tensorflow")
     with _quiet():
         interpreter = tf.lite.Interpreter(model_path=path)
     (given,), (result,) = (
@@ -289,10 +289,3 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _import(name, package):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"to_int8 needs {name}: pip install {package}") from error

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_spos"
 # Each part imports from the lines above its own, and from itself.
 PARTS = [
+    ["optional"],
     [
         "batches",
         "space",

@@ -5,10 +5,11 @@ Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 
 
 import numpy as np
 
-from keras_spos.data.locate import TFDS_PACKAGES, announce_tfds, data_directory, require
+from keras_spos.data.locate import TFDS_PACKAGES, announce_tfds, data_directory
 from keras_spos.data.npz_file import read_npz
 from keras_spos.data.sets import ArrayData, Splits
 from keras_spos.data.split import hold_out
+from keras_spos.optional import require
 
 # Of the 50,000 training images.
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -61,7 +62,7 @@ def cifar10(data_dir=None, validation_per_class=50, seed=0):
 
 
 def _from_tensorflow_datasets(directory):
-    require("tensorflow", "tensorflow")
+    require("tensorflow")
     tfds = require("tensorflow_datasets", TFDS_PACKAGES)
     announce_tfds("cifar10", directory)
     sets = []

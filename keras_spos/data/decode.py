@@ -21,8 +21,8 @@ import weakref
 import numpy as np
 
 from keras_spos.data import photo, pixels
-from keras_spos.data.locate import require
 from keras_spos.data.sets import FileData
+from keras_spos.optional import require
 
 _TASKS_A_WORKER = 2  # In a batch.
 _IDLE_SECONDS = 60
@@ -56,7 +56,7 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
             "does not open twice. Expected Linux or macOS (on Windows: WSL), or "
             "engine='tf.data'."
         )
-    loky = require("loky", "loky")
+    loky = require("loky")
     require("PIL.Image", "pillow")
     write = _ByValue(write_photos, photo, pixels)
     workers = workers or loky.cpu_count()

@@ -11,9 +11,9 @@ import os
 import numpy as np
 
 from keras_spos.data.augment import pad_crop_flip
-from keras_spos.data.locate import require
 from keras_spos.data.pixels import standardise
 from keras_spos.data.sets import ArrayData, FileData
+from keras_spos.optional import require
 
 
 def training(
@@ -82,7 +82,7 @@ def training(
     photos_here = augment == "imagenet" and not uses_tf_data
     on_device = _finishes_on_device(finish_on, photos_here)
     if uses_tf_data:
-        require("tensorflow", "tensorflow")
+        require("tensorflow")
         from keras_spos.data.encoded import training_stream
 
         return training_stream(
@@ -157,7 +157,7 @@ def evaluation(
     photos_here = not uses_tf_data and not isinstance(data, ArrayData)
     on_device = _finishes_on_device(finish_on, photos_here)
     if uses_tf_data:
-        require("tensorflow", "tensorflow")
+        require("tensorflow")
         from keras_spos.data.encoded import evaluation_stream
 
         return evaluation_stream(data, batch_size, size, short_side, mean, std)

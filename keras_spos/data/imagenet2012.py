@@ -15,11 +15,11 @@ from keras_spos.data.locate import (
     announce_tfds,
     cache_directory,
     data_directory,
-    require,
 )
 from keras_spos.data.pixels import IMAGENET_MEAN, IMAGENET_STD
 from keras_spos.data.sets import Splits
 from keras_spos.data.split import hold_out
+from keras_spos.optional import require
 
 
 def imagenet(data_dir=None, validation_per_class=50, seed=0, cache_dir=None):
@@ -52,7 +52,7 @@ def imagenet(data_dir=None, validation_per_class=50, seed=0, cache_dir=None):
     if directory and (directory / "train").is_dir() and (directory / "val").is_dir():
         # Beside them often lie the official test images, which have no labels.
         return image_folder(directory, validation_per_class, seed=seed, test="val")
-    require("tensorflow", "tensorflow")
+    require("tensorflow")
     tfds = require("tensorflow_datasets", TFDS_PACKAGES)
     from keras_spos.data.tfds_stream import open_stream
 

@@ -1,6 +1,5 @@
 """Where is the data on this machine? An argument, or `KERAS_SPOS_DATA`."""
 
-import importlib
 import os
 import pathlib
 
@@ -30,22 +29,3 @@ def announce_tfds(name, directory):
         "prepares what is not there yet.",
         flush=True,
     )
-
-
-def require(module, packages):
-    """Imports an optional dependency.
-
-    Args:
-        module: The module's name.
-        packages: What to install for it.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: Naming the pip command.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is needed here: pip install {packages}") from error

@@ -6,10 +6,10 @@ Machine Learning Repository, 1998; shipped with scikit-learn.
 
 import numpy as np
 
-from keras_spos.data.locate import require
 from keras_spos.data.pixels import channel_statistics
 from keras_spos.data.sets import ArrayData, Splits
 from keras_spos.data.split import hold_out
+from keras_spos.optional import require
 
 
 def digits(size=32, validation_per_class=30, test_per_class=30, seed=0):
