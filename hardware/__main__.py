@@ -14,6 +14,15 @@ from .manifest import read_json, read_manifest
 from .measure import Settings, measure
 from .table import make_table, read_table
 
+# What opens an engine, and how `measure` does unless it is told.
+_ENGINE = {
+    "engine": "onnxruntime",
+    "device": "cpu",
+    "precision": None,
+    "threads": 1,
+    "clock": "wall",
+}
+
 
 def main(words=None):
     """Runs a command; returns the exit status."""
@@ -71,7 +80,7 @@ def _measure(args):
             manifest,
             results,
             engine.describe(),
-            dataclasses.asdict(settings),
+            dataclasses.asdict(settings) | {n: getattr(args, n) for n in _ENGINE},
             clocks,
         )
     failures = table.failures()
@@ -143,6 +152,7 @@ def _check(args):
             f"Expected --networks of at least {LEAST}, to fit a correction. "
             f"Received: {args.networks}"
         )
+    _take_as_measured(args)
     settings = _settings(args)
     with _engine(args, manifest) as engine:
         # Before minutes of exporting; check reads it again.
@@ -162,6 +172,14 @@ def _check(args):
     for network, error in report["failures"].items():
         print(f"failed: network {network}: {error}", file=sys.stderr)
     return 1 if report["failures"] else 0
+
+
+def _take_as_measured(args):
+    """Arguments that are not given are those of the table's measurement."""
+    measured = read_table(args.table).metadata.get("settings", {})
+    for name, default in _ENGINE.items():
+        if getattr(args, name) is None:
+            setattr(args, name, measured.get(name, default))
 
 
 def _export_more(manifest, args):
@@ -292,7 +310,7 @@ def _parser():
 
     one = commands.add_parser("measure", help="measure blocks and write a table")
     one.add_argument("folder", help="what blocks wrote")
-    _add_engine(one)
+    _add_engine(one, **_ENGINE)
     one.add_argument(
         "--statistic",
         choices=("median", "floor"),
@@ -302,7 +320,12 @@ def _parser():
     one.add_argument("--out", required=True, help="the table to write")
     one.set_defaults(run=_measure)
 
-    one = commands.add_parser("check", help="compare a table with whole networks")
+    one = commands.add_parser(
+        "check",
+        help="compare a table with whole networks, measured as it was",
+        description="Measures whole networks, with the table's engine, device, "
+        "precision, threads and clock unless told otherwise, and fits a correction.",
+    )
     one.add_argument("folder", help="what blocks wrote")
     one.add_argument("--table", required=True)
     one.add_argument("--networks", type=int, default=50)
@@ -330,22 +353,22 @@ def _parser():
     return parser
 
 
-def _add_engine(parser):
-    parser.add_argument("--engine", choices=engines.ENGINES, default="onnxruntime")
-    parser.add_argument("--device", choices=engines.DEVICES, default="cpu")
+def _add_engine(parser, **defaults):
+    parser.add_argument("--engine", choices=engines.ENGINES)
+    parser.add_argument("--device", choices=engines.DEVICES)
     parser.add_argument(
         "--precision", choices=engines.PRECISIONS, help="default: the files' own"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
+    parser.add_argument("--threads", type=int, help="of a CPU")
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
-        default="wall",
         help="cpu: the thread's own time, for one thread on a shared machine",
     )
     parser.add_argument("--rounds", type=int, default=Settings.rounds)
     parser.add_argument("--seconds", type=float, default=Settings.seconds)
     parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(**defaults)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,11 @@ def test_a_bare_machine_measures_and_predicts(blocks, tmp_path):
     done = run("predict", out, "--path", "0,3", "--batch", 32)
     assert done.returncode == 2
     assert "batch=32. Received: batch=2" in done.stderr
+    # Checked with the clock that it was measured with: what is missing is networks.
+    done = run("check", folder, "--table", out)
+    assert "at least 20 whole networks" in done.stderr
+    done = run("check", folder, "--table", out, "--clock", "wall")
+    assert "clock='wall'. Received: clock='cpu'" in done.stderr
     done = run("blocks", "--space", "proxyless", "--out", tmp_path / "b")
     assert done.returncode == 2
     assert "needs Keras" in done.stderr
