@@ -56,8 +56,8 @@ class Evaluator:
             "loss" the score is its negative. What "accuracy" means follows from labels
             and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives
             several scores from one pass, ``[n, metrics]``. For a net of several
-            outputs it is a function from (labels, outputs), in their own structures and
-            of all images, to a number.
+            outputs it is "loss", or a function from (labels, outputs), in their own
+            structures and of all images, to a number.
         batch_size: Images per batch of the validation set; None is one batch.
         calibration_batch_size: Images per batch of the calibration set. By default as
             many as there are, up to `memory`.
@@ -92,13 +92,12 @@ class Evaluator:
                 "Recalibration needs training images. Received: an empty calibration "
                 "set. (To score without it, pass recalibrate=False.)"
             )
-        several = len(net.outputs) > 1
         x, y = images_and_labels_of(validation, net)
         self.labels = y
         self.metric = metric
         for one in self._metrics():
             # The supernet may be compiled later, see `__call__`.
-            if one != "loss" or several:
+            if one != "loss":
                 check_metric(one, net, y)
         self.recalibrate = recalibrate
         self.verbose = verbose

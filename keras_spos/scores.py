@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 from keras import ops
-from keras.src.trainers.compile_utils import get_loss
+from keras.src.trainers.compile_utils import CompileLoss, get_loss
 
 _METRICS = {
     "accuracy": {
@@ -25,17 +25,24 @@ def check_metric(metric, net, labels):
 
     Args:
         metric: "accuracy", "top5", "loss", or a Keras metric or its name. Of several
-            outputs, a function of labels and outputs.
+            outputs, "loss" or a function of labels and outputs.
         net: A model.
         labels: The array of all labels, or several.
     """
-    if len(net.outputs) > 1:
+    several = len(net.outputs) > 1
+    if several and metric != "loss":
         no_function = isinstance(metric, (str, type, keras.metrics.Metric))
         if no_function or not callable(metric):
             raise ValueError(
-                f"Of several outputs ({len(net.outputs)}), the metric is a function of "
-                "(labels, outputs) to a number, of which the highest is best. "
-                f"Received: metric={metric!r}"
+                f'Of several outputs ({len(net.outputs)}), the metric is "loss" or a '
+                "function of (labels, outputs) to a number, of which the highest is "
+                f"best. Received: metric={metric!r}"
+            )
+    elif several:
+        if not net.loss:
+            raise ValueError(
+                'metric="loss" is the loss of a compiled supernet. Received: one '
+                "without. Call compile(loss=...)."
             )
     elif metric == "loss":
         if not isinstance(net.loss, str) and not callable(net.loss):
@@ -78,6 +85,9 @@ def _is_error(metric):
 
 def score_of(metric, net, labels, predictions):
     """A metric's value; the loss with the opposite sign. Higher is better."""
+    if len(net.outputs) > 1 and metric == "loss":
+        loss = CompileLoss(net.loss, _loss_weights(net), output_names=net.output_names)
+        return -float(ops.convert_to_numpy(loss(labels, predictions)))
     if len(net.outputs) > 1:
         value = np.asarray(metric(labels, predictions))
         if value.shape != ():
@@ -102,6 +112,8 @@ def score_of(metric, net, labels, predictions):
 def describe_metric(metric, net):
     """A text that differs between metrics, and between losses."""
     loss = [described(net.loss)] if metric == "loss" else []
+    if loss and len(net.outputs) > 1:
+        loss.append(described(_loss_weights(net)))
     return json.dumps([described(metric), *loss], sort_keys=True)
 
 
@@ -124,6 +136,10 @@ def described(value):
         return {type(value).__name__: described(settings)}
     # A function has no settings that can be read, nor has another callable.
     return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _loss_weights(net):
+    return getattr(getattr(net, "_compile_loss", None), "_user_loss_weights", None)
 
 
 def _config(value):

@@ -274,13 +274,39 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
     # What is scored is known by all labels.
     other = {**labels, "size": labels["size"] + 1}
     assert score((X, labels)).identity() != score((X, other)).identity()
-    for wrong in ("accuracy", "loss", keras.metrics.Accuracy(), None):
+    for wrong in ("accuracy", keras.metrics.Accuracy(), None):
         with pytest.raises(ValueError, match=r"Of several outputs \(2\)"):
             score((X, labels), wrong)
     with pytest.raises(ValueError, match="20 images, 19 labels"):
         score((X, {**labels, "kind": Y[:19]}))
     with pytest.raises(ValueError, match=r"return a number.*shape \(20,\)"):
         score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_the_loss_of_several_outputs_is_that_of_evaluate(net, paths, kind):
+    size = keras.layers.Dense(1, name="size")(net.get_layer("pool").output)
+    kinds = keras.layers.Activation("linear", name="kind")(net.output)
+    names, labels = ("kind", "size"), [Y, np.linspace(-1, 1, 20)[:, None]]
+
+    def each(values):
+        return dict(zip(names, values, strict=True)) if kind is dict else values
+
+    two = Supernet(net.input, each([kinds, size]), name="two")
+    score = Evaluator(two, None, (X, each(labels)), "loss", recalibrate=False)
+    with pytest.raises(ValueError, match="compiled supernet. Received: one without"):
+        score(paths[0])
+    identities, before = {score.identity()}, net.path
+    for weights in (None, [1.0, 0.25]):
+        weights = weights and each(weights)
+        two.compile("sgd", each([cross_entropy(), "mae"]), loss_weights=weights)
+        for path in paths[:2]:
+            two.set_path(path)
+            loss = two.evaluate(X, each(labels), verbose=0, return_dict=True)["loss"]
+            np.testing.assert_allclose(score(path), -loss, 1e-5)
+        identities.add(score.identity())
+    net.set_path(before)
+    assert len(identities) == 3
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
