@@ -22,6 +22,7 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import spaces
+from keras_spos.dependence import nodes_left_out
 from keras_spos.engine.steps import cut
 from keras_spos.extraction import extract
 from keras_spos.graph import functional, nodes
@@ -106,6 +107,10 @@ def export_blocks(
 
     Returns:
         The `Manifest`.
+
+    Raises:
+        ValueError: An argument is none of the above, or an option leaves out an input
+            of its block, and so what is before it.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {PRECISIONS}. Received: {precision!r}")
@@ -113,6 +118,12 @@ def export_blocks(
         raise ValueError(
             "Expected batch >= 1 and networks >= 0. "
             f"Received: batch={batch}, networks={networks}"
+        )
+    for node in nodes_left_out(net):
+        raise ValueError(
+            "Expected options that use all inputs of their block. Received: one that "
+            f"leaves out {node.operation.name!r}, which its subnets lack: their "
+            "latency is no sum over blocks. Put it into the options that use it."
         )
     os.makedirs(folder, exist_ok=True)
     files, base, blocks = {}, [], []

@@ -11,7 +11,8 @@ import numpy as np
 from keras import layers
 
 from keras_spos.costs import Block, CostTable
-from keras_spos.graph import functional, has_own_call, nodes
+from keras_spos.dependence import nodes_left_out
+from keras_spos.graph import nodes
 from keras_spos.layer_flops import layer_flops
 from keras_spos.layers.quantized import QuantizedConv2D
 from keras_spos.layers.searchable import SearchableLayer
@@ -158,15 +159,8 @@ def _table(net, counter, name, unit):
 
 
 def _check_all_is_computed(net, counter, name):
-    """Raises where a subnet lacks layers, of which a sum over blocks knows nothing.
-
-    `extract` leaves out what its output does not depend on, such as layers before an
-    input that an option's graph does not use.
-    """
-    needed = _needed(net)
-    for node in nodes(net):
-        if any(id(t) in needed for t in node.outputs):
-            continue
+    """Raises where a subnet lacks what costs: a sum over blocks knows nothing of it."""
+    for node in nodes_left_out(net):
         searched = isinstance(node.operation, SearchableLayer)
         if searched or _count_node(node, counter, set()):
             raise ValueError(
@@ -175,30 +169,6 @@ def _check_all_is_computed(net, counter, name):
                 f"their {name} are no sum over blocks. Put it into the options that "
                 "use it."
             )
-
-
-def _needed(model):
-    """Ids of the tensors of a graph on which its outputs depend on every path."""
-    needed = {id(t) for t in model.outputs}
-    for node in reversed(list(nodes(model))):
-        if any(id(t) in needed for t in node.outputs):
-            used = _used(node.operation, len(node.input_tensors))
-            inputs = zip(node.input_tensors, used, strict=True)
-            needed.update(id(t) for t, is_used in inputs if is_used)
-    return needed
-
-
-def _used(layer, count):
-    """Whether a layer uses each of its inputs; models are taken for their graph."""
-    if count > 1 and isinstance(layer, SearchableLayer):
-        sizes = [len(d.options) for d in layer.decisions]
-        options = [_used(layer.picked(c), count) for c in np.ndindex(*sizes)]
-        return [all(used) for used in zip(*options, strict=True)]
-    layer = functional(layer)
-    if count > 1 and hasattr(layer, "_nodes_by_depth") and not has_own_call(layer):
-        needed = _needed(layer)
-        return [id(t) in needed for t in layer.inputs]
-    return [True] * count
 
 
 def _count(model, counter):

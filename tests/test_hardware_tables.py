@@ -65,6 +65,26 @@ def test_a_block_that_is_applied_twice_counts_twice(tmp_path, kind, wired):
         assert sum(manifest.files[key]["flops"] for key in keys) == flops(path)
 
 
+def test_what_subnets_of_some_paths_lack_is_no_sum(tmp_path):
+    import keras
+
+    from hardware.blocks import export_blocks
+    from keras_spos import ChoiceBlock, Supernet
+
+    inputs = keras.Input((4,))
+    both = [keras.layers.Dense(4, name=name)(inputs) for name in ("one", "two")]
+    first = [keras.Input((4,)) for _ in range(2)]
+    added = [keras.Input((4,)) for _ in range(2)]
+    options = [
+        keras.Model(first, first[0]),
+        keras.Model(added, keras.layers.add(added)),
+    ]
+    net = Supernet(inputs, ChoiceBlock(options, "ab")(both))
+    with pytest.raises(ValueError, match="one that leaves out 'two'.*latency is no"):
+        export_blocks(net, tmp_path / "blocks", verbose=False)
+    assert not (tmp_path / "blocks").exists()
+
+
 def test_blocks_compute_the_network(blocks):
     """Chained in ONNX Runtime, the files take and give what their neighbours do."""
     folder, _ = blocks

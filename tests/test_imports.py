@@ -31,6 +31,7 @@ PARTS = [
     ["own_code"],
     ["signatures"],
     ["costs", "layers", "tabular"],
+    ["dependence"],
     ["samplers", "counting", "engine", "extraction"],
     ["multi_path_samplers", "loss_head", "recalibration"],
     ["path_trainer"],
