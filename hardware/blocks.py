@@ -22,7 +22,7 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import spaces
-from keras_spos.dependence import nodes_left_out
+from keras_spos.dependence import check_none_is_left_out
 from keras_spos.engine.steps import cut
 from keras_spos.extraction import extract
 from keras_spos.graph import functional, nodes
@@ -119,12 +119,7 @@ def export_blocks(
             "Expected batch >= 1 and networks >= 0. "
             f"Received: batch={batch}, networks={networks}"
         )
-    for node in nodes_left_out(net):
-        raise ValueError(
-            "Expected options that use all inputs of their block. Received: one that "
-            f"leaves out {node.operation.name!r}, which its subnets lack: their "
-            "latency is no sum over blocks. Put it into the options that use it."
-        )
+    check_none_is_left_out(net, "latency")
     os.makedirs(folder, exist_ok=True)
     files, base, blocks = {}, [], []
     pieces = list(_pieces(net))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from keras_spos.costs import Block, CostTable
-from keras_spos.dependence import nodes_left_out
+from keras_spos.dependence import check_none_is_left_out
 from keras_spos.graph import nodes
 from keras_spos.layer_flops import layer_flops
 from keras_spos.layers.quantized import QuantizedConv2D
@@ -34,7 +34,8 @@ def flops_table(net):
 
     Raises:
         ValueError: A layer's type has no counter (`register_flops`), an image size is
-            not fixed, or blocks share weights but no decision.
+            not fixed, blocks share weights but no decision, or an option leaves out an
+            input of its block, and so layers before it.
     """
     return _table(net, _flops, "flops", "MAC")
 
@@ -53,7 +54,8 @@ def params_table(net):
         A `CostTable`.
 
     Raises:
-        ValueError: Blocks share weights but no decision.
+        ValueError: Blocks share weights but no decision, an option leaves out an input
+            of its block, or Keras has quantized a layer.
     """
     return _table(net, _params, "params", "parameters")
 
@@ -119,7 +121,7 @@ def _table(net, counter, name, unit):
     for node in nodes(net):
         chosen = isinstance(node.operation, SearchableLayer)
         (searchable if chosen else others).append(node)
-    _check_all_is_computed(net, counter, name)
+    check_none_is_left_out(net, name, lambda node: _count_node(node, counter, set()))
     fixed = set()
     base = sum(_count_node(node, counter, fixed) for node in others)
     applied = collections.Counter(node.operation for node in searchable)
@@ -156,19 +158,6 @@ def _table(net, counter, name, unit):
         if key is not None:
             known[key] = costs
     return CostTable(net.space, base, blocks, name, unit)
-
-
-def _check_all_is_computed(net, counter, name):
-    """Raises where a subnet lacks what costs: a sum over blocks knows nothing of it."""
-    for node in nodes_left_out(net):
-        searched = isinstance(node.operation, SearchableLayer)
-        if searched or _count_node(node, counter, set()):
-            raise ValueError(
-                f"Expected options that use all inputs of their block. Received: one "
-                f"that leaves out {node.operation.name!r}, which its subnets lack: "
-                f"their {name} are no sum over blocks. Put it into the options that "
-                "use it."
-            )
 
 
 def _count(model, counter):

@@ -10,10 +10,25 @@ from keras_spos.graph import functional, has_own_call, nodes
 from keras_spos.layers.searchable import SearchableLayer
 
 
-def nodes_left_out(net):
-    """The nodes of a supernet's graph that some path's subnet lacks."""
+def check_none_is_left_out(net, cost, counts=lambda node: True):
+    """Raises where a subnet lacks what costs: a sum over blocks knows nothing of it.
+
+    Args:
+        net: A `Supernet`.
+        cost: What is summed, for the error.
+        counts: A function of a node that is not searched: whether it costs anything.
+    """
     needed = _needed(net)
-    return [n for n in nodes(net) if not any(id(t) in needed for t in n.outputs)]
+    for node in nodes(net):
+        if any(id(t) in needed for t in node.outputs):
+            continue
+        if isinstance(node.operation, SearchableLayer) or counts(node):
+            raise ValueError(
+                "Expected options that use all inputs of their block. Received: one "
+                f"that leaves out {node.operation.name!r}, which its subnets lack: the "
+                f"{cost} of a path is no sum over blocks. Put it into the options that "
+                "use it."
+            )
 
 
 def _needed(model):

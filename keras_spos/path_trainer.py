@@ -199,7 +199,7 @@ class PathTrainer(Functional):
 
     def make_train_function(self, force=False):
         """Prepares `fit`."""
-        self.get_engine()
+        self.get_engine()  # Which refuses backends before Keras' loop begins.
         self._check_last_loss()
         self.train_function = self._stepwise(self.train_step, 4)
 
@@ -212,7 +212,7 @@ class PathTrainer(Functional):
 
     def make_predict_function(self, force=False):
         """Prepares `predict`."""
-        self.get_engine()
+        self.get_engine()  # As in `make_train_function`.
         self._running_path = self.path
 
         def concatenated(batches):

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 from keras import ops
-from keras.src.trainers.compile_utils import CompileLoss, get_loss
+from keras.src.trainers.compile_utils import CompileLoss
 
 _METRICS = {
     "accuracy": {
@@ -30,26 +30,21 @@ def check_metric(metric, net, labels):
         labels: The array of all labels, or several.
     """
     several = len(net.outputs) > 1
-    if several and metric != "loss":
+    if metric == "loss":
+        is_one = isinstance(net.loss, str) or callable(net.loss)
+        if not (is_one or (several and net.loss)):
+            raise ValueError(
+                'metric="loss" is the loss of a compiled supernet. Received: '
+                f"loss={net.loss!r}. Call compile(loss=...), with one loss for one "
+                "output, or pass another metric."
+            )
+    elif several:
         no_function = isinstance(metric, (str, type, keras.metrics.Metric))
         if no_function or not callable(metric):
             raise ValueError(
                 f'Of several outputs ({len(net.outputs)}), the metric is "loss" or a '
                 "function of (labels, outputs) to a number, of which the highest is "
                 f"best. Received: metric={metric!r}"
-            )
-    elif several:
-        if not net.loss:
-            raise ValueError(
-                'metric="loss" is the loss of a compiled supernet. Received: one '
-                "without. Call compile(loss=...)."
-            )
-    elif metric == "loss":
-        if not isinstance(net.loss, str) and not callable(net.loss):
-            raise ValueError(
-                'metric="loss" is the loss of a compiled supernet. Received: '
-                f"loss={net.loss!r}. Call compile(loss=...) with one loss, or pass a "
-                "Keras metric."
             )
     elif isinstance(metric, str) and metric in _METRICS:
         kind = _kind(labels.shape, net.outputs[0].shape)
@@ -85,7 +80,9 @@ def _is_error(metric):
 
 def score_of(metric, net, labels, predictions):
     """A metric's value; the loss with the opposite sign. Higher is better."""
-    if len(net.outputs) > 1 and metric == "loss":
+    if metric == "loss":
+        if len(net.outputs) == 1:
+            (predictions,) = keras.tree.flatten(predictions)  # As labels come.
         loss = CompileLoss(net.loss, _loss_weights(net), output_names=net.output_names)
         return -float(ops.convert_to_numpy(loss(labels, predictions)))
     if len(net.outputs) > 1:
@@ -97,10 +94,6 @@ def score_of(metric, net, labels, predictions):
             )
         return float(value)
     (predictions,) = keras.tree.flatten(predictions)  # It may be in a dict or a list.
-    if metric == "loss":
-        # A function is given labels of the type and rank of the outputs, as in `fit`.
-        loss = get_loss(net.loss, labels, predictions)
-        return -float(ops.convert_to_numpy(loss(labels, predictions)))
     if isinstance(metric, str) and metric in _METRICS:
         metric = _METRICS[metric][_kind(labels.shape, predictions.shape)]()
     metric = keras.metrics.get(metric)
@@ -112,7 +105,7 @@ def score_of(metric, net, labels, predictions):
 def describe_metric(metric, net):
     """A text that differs between metrics, and between losses."""
     loss = [described(net.loss)] if metric == "loss" else []
-    if loss and len(net.outputs) > 1:
+    if loss and _loss_weights(net) is not None:
         loss.append(described(_loss_weights(net)))
     return json.dumps([described(metric), *loss], sort_keys=True)
 

@@ -78,7 +78,7 @@ def test_table_7_ends_with_the_process_that_was_started(monkeypatch):
 
     monkeypatch.setattr("subprocess.run", run)
     monkeypatch.setattr(spos_table7, "_run", lambda *_: {})
-    monkeypatch.setattr(spos_table7, "leave_with", watched.append, raising=False)
+    monkeypatch.setattr(spos_table7, "leave_with", watched.append)
     args = argparse.Namespace(preset="smoke", seed=0, data_dir=None, recompute=False)
     spos_table7._in_a_process("FBNet", args)
     assert watched == [os.getpid()]

@@ -33,10 +33,11 @@ def checked_initial(paths, space, limits, population):
         return []
     array = checked_space(space).validate(paths)
     for limit in checked_limits(limits):
-        for path in array[~limit.satisfied(array)]:
+        wrong = array[~limit.satisfied(array)]
+        if len(wrong):
             raise ValueError(
                 f"Expected initial paths with {limit.table.name} <= {limit.value:g}. "
-                f"Received: {tuple(path.tolist())}, of {limit.table(path)[0]:g}."
+                f"Received: {tuple(wrong[0].tolist())}, of {limit.table(wrong)[0]:g}."
             )
     different = list(dict.fromkeys(map(tuple, array.tolist())))
     if len(different) > population:

@@ -100,12 +100,10 @@ def evolve(
         raise ValueError(
             f"mutation_probability is within 0 and 1. Received: {mutation_probability}"
         )
-    problem = ArchitectureProblem(space, limits)
     initial = checked_initial(initial, space, limits, population)
-    if initial:
-        settings["initial"] = str(initial)
+    problem = ArchitectureProblem(space, limits, initial=initial)
     algorithm = TopKEvolution(
-        problem, population, topk, crossover, mutation, mutation_probability, initial
+        problem, population, topk, crossover, mutation, mutation_probability
     )
     return ask_tell(
         algorithm,
@@ -125,19 +123,12 @@ class TopKEvolution(GeneticAlgorithm):
     """Algorithm 1 for pymoo's ask and tell; its population is the top k."""
 
     def __init__(
-        self,
-        problem,
-        population,
-        topk,
-        crossover,
-        mutation,
-        mutation_probability,
-        initial=(),
+        self, problem, population, topk, crossover, mutation, mutation_probability
     ):
         super().__init__(
             pop_size=topk,
             n_offsprings=population,
-            sampling=LegalSampling(initial),
+            sampling=LegalSampling(),
             survival=TopK(),
             mating=TopKMating(problem, crossover, mutation, mutation_probability),
             eliminate_duplicates=NewAndLegal(problem),

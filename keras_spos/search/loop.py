@@ -191,4 +191,5 @@ def _full_settings(settings, problem):
         for limit in problem.limits
     ]
     minimize = [describe_table(table) for table in problem.minimize]
-    return {**settings, "limits": limits, "minimize": minimize}
+    settings = {**settings, "limits": limits, "minimize": minimize}
+    return settings | ({"initial": str(problem.initial)} if problem.initial else {})

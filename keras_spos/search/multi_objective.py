@@ -100,14 +100,12 @@ def nsga2(
         "mutation_probability": mutation_probability,
         "seed": seed,
     }
-    problem = ArchitectureProblem(space, limits, minimize)
     initial = checked_initial(initial, space, limits, population)
-    if initial:
-        settings["initial"] = str(initial)
+    problem = ArchitectureProblem(space, limits, minimize, initial)
     result = ask_tell(
         NSGA2(
             pop_size=population,
-            sampling=LegalSampling(initial),
+            sampling=LegalSampling(),
             mating=FilledMating(problem, mutation_probability),
             eliminate_duplicates=NewAndLegal(problem),
         ),

@@ -27,9 +27,10 @@ class ArchitectureProblem(Problem):
         space: The `SearchSpace`.
         limits: `Limit`s that every candidate meets.
         minimize: `CostTable`s that are objectives, next to the negative score.
+        initial: Legal paths to begin with, tuples.
     """
 
-    def __init__(self, space, limits=(), minimize=()):
+    def __init__(self, space, limits=(), minimize=(), initial=()):
         limits = checked_limits(limits)
         if not checked_space(space).num_decisions:
             raise ValueError("The search space has no decisions: nothing to search.")
@@ -47,6 +48,7 @@ class ArchitectureProblem(Problem):
         self.space = space
         self.limits = limits
         self.minimize = tuple(minimize)
+        self.initial = tuple(initial)
         self.visited = set()
 
     def objectives(self, paths, scores):
@@ -56,19 +58,16 @@ class ArchitectureProblem(Problem):
 
 
 class LegalSampling(Sampling):
-    """Random legal candidates that were never visited, after some that are given."""
-
-    def __init__(self, given=()):
-        super().__init__()
-        self.given = given
+    """The initial paths, then random legal candidates; none that was visited."""
 
     def _do(self, problem, n_samples, random_state=None, **kwargs):
-        missing = n_samples - len(self.given)
-        exclude = problem.visited.union(self.given)
+        given = [path for path in problem.initial if path not in problem.visited]
+        exclude = problem.visited.union(given)
+        missing = n_samples - len(given)
         drawn = sample_legal(
             problem.space, missing, problem.limits, random_state, exclude
         )
-        return np.array([*self.given, *drawn]).reshape(-1, problem.n_var)
+        return np.array([*given, *drawn]).reshape(-1, problem.n_var)
 
 
 class UniformSelection(Selection):
