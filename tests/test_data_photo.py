@@ -103,22 +103,21 @@ def test_a_device_finishes_a_batch_alike():
     from keras_spos.data import photo_jax, pixels
 
     images = np.stack([np.asarray(smooth(20, 30, seed)) for seed in range(6)])
-    orders = list(itertools.permutations(range(3)))
+    orders = np.array(list(itertools.permutations(range(3))))
     factors = np.random.default_rng(0).uniform(0.6, 1.4, (6, 3))
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    jitters = list(zip(factors, orders, strict=True))
     expected = [
         photo.colour_jitter(image.astype(np.float32), *jitter)
-        for image, jitter in zip(images, jitters, strict=True)
+        for image, *jitter in zip(images, factors, orders, strict=True)
     ]
     assert (np.array(expected) == 255).any(axis=(1, 2, 3)).sum() > 1  # Some clip.
     np.testing.assert_allclose(
-        photo_jax.finish(images, jitters, mean, std),
+        photo_jax.finish(images, (factors, orders), mean, std),
         pixels.standardise(np.array(expected), mean, std),
         atol=1e-5,
     )
     np.testing.assert_allclose(
-        photo_jax.finish(images, (), mean, std),
+        photo_jax.finish(images, None, mean, std),
         pixels.standardise(images, mean, std),
         atol=1e-5,
     )

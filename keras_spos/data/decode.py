@@ -24,7 +24,6 @@ from keras_spos.data import photo, pixels
 from keras_spos.data.sets import FileData
 from keras_spos.optional import require
 
-_TASKS_A_WORKER = 2  # In a batch.
 _IDLE_SECONDS = 60
 _starting = threading.Lock()
 # Files that batches are. Each is open, of which a process may have some hundred.
@@ -65,9 +64,9 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
 
     def make_batch(indices, generator):
         sources = _sources(data, indices)
-        # One generator an image: they are made in any order.
-        seeds = generator.bit_generator.seed_seq.spawn(len(indices))
-        step = -(-len(indices) // (workers * _TASKS_A_WORKER))
+        seed = generator.bit_generator.seed_seq
+        # Few tasks and small ones: what they cost this process, training waits for.
+        step = -(-len(indices) // workers)
         shape = (len(indices), size, size, 3)
         memory = _images_in_memory(shape, dtype)
         with memory as (images, file), _pool_of(workers) as pool:
@@ -75,24 +74,36 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
                 pool.submit(
                     write,
                     *(file, start * images[0].nbytes, kind),
-                    *(sources[start : start + step], seeds[start : start + step]),
+                    *(sources[start : start + step], _seed_from(seed, start)),
                 )
                 for start in range(0, len(indices), step)
             ]
             concurrent.futures.wait(tasks)
-            jitters = [jitter for task in tasks for jitter in task.result()]
+            jitters = [task.result() for task in tasks]
             if len(_files) > _MOST_FILES:
                 images = images.copy()
         if on_device:
             from keras_spos.data import photo_jax
 
-            images = photo_jax.finish(images, jitters, mean, std)
+            parts = zip(*jitters, strict=True) if augment else ()
+            jitter = [np.concatenate(part) for part in parts] or None
+            images = photo_jax.finish(images, jitter, mean, std)
         return images, data.labels[indices].astype(np.int32)
 
     return make_batch
 
 
-def write_photos(file, start, kind, sources, seeds):
+def _seed_from(seed, start):
+    """A `numpy.random.SeedSequence` whose children are those of one from `start` on."""
+    return np.random.SeedSequence(
+        seed.entropy,
+        spawn_key=seed.spawn_key,
+        pool_size=seed.pool_size,
+        n_children_spawned=seed.n_children_spawned + start,
+    )
+
+
+def write_photos(file, start, kind, sources, seed):
     """Makes some images of a batch, in a process of its own.
 
     Args:
@@ -102,18 +113,19 @@ def write_photos(file, start, kind, sources, seeds):
             whether to jitter and standardise, to float32, or to leave that, at uint8;
             means; standard deviations.
         sources: See `read_image`.
-        seeds: A `numpy.random.SeedSequence` for each.
+        seed: A `numpy.random.SeedSequence`, which has a child for each: they are made
+            in any order.
 
     Returns:
-        (factors, order) of the jitter of each; empty in evaluation.
+        (factors ``[n, 3]``, orders ``[n, 3]``) of their jitter; None in evaluation.
     """
     size, short_side, is_finished, mean, std = kind
     jitters = []
     with open(file, "r+b") as target:
         target.seek(start)
-        for source, seed in zip(sources, seeds, strict=True):
+        for source, child in zip(sources, seed.spawn(len(sources)), strict=True):
             if short_side is None:
-                drawn = photo.draw(np.random.default_rng(seed))
+                drawn = photo.draw(np.random.default_rng(child))
                 image, shape = read_image(source, photo.least_to_crop, drawn, size)
                 made = photo.training_crop(image, drawn, size, shape)
                 jitters.append((drawn.factors, drawn.order))
@@ -126,7 +138,8 @@ def write_photos(file, start, kind, sources, seeds):
             if is_finished:
                 made = pixels.standardise(made, mean, std)
             target.write(np.ascontiguousarray(made))
-    return jitters
+    if short_side is None:
+        return tuple(np.array(part) for part in zip(*jitters, strict=True))
 
 
 def read_image(source, least=None, *arguments):

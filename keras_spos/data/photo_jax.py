@@ -6,7 +6,7 @@ bytes that processes write and that travel to the device.
 Example:
     >>> drawn = draw(np.random.default_rng(0))
     >>> pixels = training_crop(image, drawn)
-    >>> finish(pixels[None], [(drawn.factors, drawn.order)])  # [1, 224, 224, 3]
+    >>> finish(pixels[None], (drawn.factors[None], drawn.order[None]))
 """
 
 import jax
@@ -17,22 +17,22 @@ from keras_spos.data.photo import GREY
 from keras_spos.data.pixels import affine
 
 
-def finish(images, jitters=(), mean=None, std=None):
+def finish(images, jitter=None, mean=None, std=None):
     """Jitters the colours of each image, and standardises all.
 
     Args:
         images: uint8 ``[b, height, width, 3]``.
-        jitters: (factors, order) for each image, see `photo.colour_jitter`; empty for
-            no jitter.
+        jitter: (factors ``[b, 3]``, orders ``[b, 3]``), see `photo.colour_jitter`; None
+            for no jitter.
         mean: See `pixels.standardise`.
         std: Likewise.
 
     Returns:
         float32 JAX array of the same shape. It may still be computed.
     """
-    if not jitters:
+    if jitter is None:
         return _standardise(images, *affine(mean, std))
-    factors, order = (np.array(part) for part in zip(*jitters, strict=True))
+    factors, order = jitter
     factors, order = factors.astype(np.float32), order.astype(np.int32)
     return _jitter_and_standardise(images, factors, order, *affine(mean, std))
 
