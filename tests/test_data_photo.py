@@ -9,7 +9,7 @@ import pytest
 from photos import encode, smooth
 from PIL import Image
 
-from keras_spos.data import decode, photo
+from keras_spos.data import photo, read
 
 
 def place(area, log_ratio, top, left):
@@ -98,29 +98,94 @@ def test_training_photo_mirrors_half_of_the_images():
     assert 110 < falls < 190  # standard deviation 9
 
 
-def test_a_device_finishes_a_batch_alike():
+def resized(crop, size):
+    """By Pillow, without rounding to 8 bits."""
+    channels = np.moveaxis(crop.astype(np.float32), 2, 0)
+    images = [Image.fromarray(channel) for channel in channels]
+    bilinear = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(i.resize((size, size), bilinear)) for i in images], 2)
+
+
+def test_a_device_finishes_crops_alike():
+    pytest.importorskip("jax")
+    from keras_spos.data import photo_jax, pixels
+
+    # Up to two and a half times as large, and smaller; more than are resized at once.
+    sizes = [(50, 50), (20, 20), (31, 50), (7, 13), (1, 1), (40, 23)] * 6
+    crops = [np.asarray(smooth(*shape, seed)) for seed, shape in enumerate(sizes)]
+    orders = np.array(list(itertools.permutations(range(3))) * 6)
+    rng = np.random.default_rng(0)
+    factors, mirrored = rng.uniform(0.6, 1.4, (36, 3)), rng.random(36) < 0.5
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    whole = [resized(crop, 20) for crop in crops]
+    whole = [x[:, ::-1] if m else x for x, m in zip(whole, mirrored, strict=True)]
+    expected = [
+        photo.colour_jitter(*x) for x in zip(whole, factors, orders, strict=True)
+    ]
+    assert (np.array(expected) == 255).any(axis=(1, 2, 3)).sum() > 1  # Some clip.
+    joined = np.concatenate([crop.reshape(-1) for crop in crops])
+    result = [
+        photo_jax.finish_crops(
+            np.append(joined, rest), sizes, mirrored, factors, orders, 20, mean, std
+        )
+        for rest in (np.zeros(0, np.uint8), np.full(999, 255, np.uint8))
+    ]
+    expected = pixels.standardise(np.array(expected), mean, std)
+    np.testing.assert_allclose(result[0], expected, atol=1e-4)
+    np.testing.assert_array_equal(*result)
+
+
+def test_a_device_standardises_alike():
     pytest.importorskip("jax")
     from keras_spos.data import photo_jax, pixels
 
     images = np.stack([np.asarray(smooth(20, 30, seed)) for seed in range(6)])
-    orders = np.array(list(itertools.permutations(range(3))))
-    factors = np.random.default_rng(0).uniform(0.6, 1.4, (6, 3))
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    expected = [
-        photo.colour_jitter(image.astype(np.float32), *jitter)
-        for image, *jitter in zip(images, factors, orders, strict=True)
-    ]
-    assert (np.array(expected) == 255).any(axis=(1, 2, 3)).sum() > 1  # Some clip.
     np.testing.assert_allclose(
-        photo_jax.finish(images, (factors, orders), mean, std),
-        pixels.standardise(np.array(expected), mean, std),
-        atol=1e-5,
-    )
-    np.testing.assert_allclose(
-        photo_jax.finish(images, None, mean, std),
+        photo_jax.standardise(images, mean, std),
         pixels.standardise(images, mean, std),
         atol=1e-5,
     )
+
+
+def test_a_device_refuses_more_bytes_than_it_can_count():
+    pytest.importorskip("jax")
+    from keras_spos.data import photo_jax
+
+    pixels = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), [2**31], [0])
+    with pytest.raises(ValueError, match=r"2\*\*31 bytes .*2147483648 bytes, 1 crops"):
+        photo_jax.finish_crops(pixels, [(1, 1)], [False], [[1, 1, 1]], [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_what_is_left_for_a_device(as_array):
+    """The crop itself, unless it is large: the same in the end."""
+    image = smooth(60, 80)
+    image = np.asarray(image) if as_array else image
+    shapes = []
+    for seed in range(20):
+        drawn = photo.draw(np.random.default_rng(seed))
+        crop = photo.crop_to_finish(image, drawn, 20)
+        assert max(crop.shape) <= 50 and crop.dtype == np.uint8
+        box = photo.crop_box(60, 80, drawn.place)
+        assert crop.shape[:2] == (box[2:] if max(box[2:]) <= 50 else (20, 20))
+        shapes.append(crop.shape)
+        done = resized(crop, 20)
+        done = done[:, ::-1] if drawn.mirrored else done
+        expected = photo.training_crop(image, drawn, 20)
+        assert np.abs(done - expected).max() < 1.1  # Rounded twice.
+    assert 2 < shapes.count((20, 20, 3)) < 18
+
+
+def test_decoded_small_there_is_nothing_left_to_resize(tmp_path):
+    path = tmp_path / "camera.jpg"
+    smooth(600, 800).save(path, quality=95)
+    drawn = photo.draw(np.random.default_rng(0))
+    image, shape = read.read_image(path, photo.least_to_crop, drawn, 20)
+    assert image.size < (800, 600)
+    crop = photo.crop_to_finish(image, drawn, 20, shape)
+    expected = photo.training_crop(image, drawn._replace(mirrored=False), 20, shape)
+    np.testing.assert_array_equal(crop, expected)
 
 
 # The same in tf.data.
@@ -191,12 +256,12 @@ def test_both_engines_evaluate_alike(photo_tf, shape, mode):
 def test_large_photographs_are_decoded_small(tmp_path):
     path = tmp_path / "camera.jpg"
     smooth(1200, 1600).save(path, quality=95)
-    whole, shape = decode.read_image(path)
-    assert whole.size == (1600, 1200) and shape == (1200, 1600)
+    whole, shape = read.read_image(path)
+    assert np.shape(whole) == (1200, 1600, 3) and shape == (1200, 1600)
     sizes, same, mirrored = set(), [], []
     for seed in range(20):
         drawn = photo.draw(np.random.default_rng(seed))
-        image, shape = decode.read_image(path, photo.least_to_crop, drawn, 40)
+        image, shape = read.read_image(path, photo.least_to_crop, drawn, 40)
         assert shape == (1200, 1600)
         sizes.add(image.size)
         crop = min(photo.crop_box(*shape, drawn.place)[2:]) * image.width / 1600
@@ -209,7 +274,7 @@ def test_large_photographs_are_decoded_small(tmp_path):
         mirrored.append(np.abs(crops[0] - crops[1][:, ::-1]).mean())
     assert len(sizes) > 1
     assert max(same) < 1 and np.mean(mirrored) > 10
-    image, _ = decode.read_image(path, photo.least_to_evaluate, 64)
+    image, _ = read.read_image(path, photo.least_to_evaluate, 64)
     assert image.size == (200, 150)
     results = [photo.evaluation_photo(i, 56, 64).astype(int) for i in (image, whole)]
     assert np.abs(results[0] - results[1]).mean() < 1
@@ -219,8 +284,8 @@ def test_photographs_decoded_small_lie_where_they_did(tmp_path):
     # 897 = 112 * 8 + 1: the last pixel of a row is of one pixel of eight.
     path = tmp_path / "camera.jpg"
     smooth(897, 905).save(path, quality=95)
-    whole, shape = decode.read_image(path)
-    small = decode.read_image(path, photo.least_to_evaluate, 56)[0]
+    whole, shape = read.read_image(path)
+    small = read.read_image(path, photo.least_to_evaluate, 56)[0]
     assert small.size == (114, 113)
     results = [photo.evaluation_photo(i, 56, 56, shape) for i in (small, whole)]
     assert np.abs(results[0].astype(int) - results[1]).max() < 4

@@ -1,4 +1,4 @@
-"""How do image files become batches? With Pillow, in processes.
+"""How do image files become batches? In processes.
 
 Of more than a few threads, each waits most of the time for Python's lock. Processes
 write what they made into a file in memory, which the batch then is.
@@ -20,7 +20,7 @@ import weakref
 
 import numpy as np
 
-from keras_spos.data import photo, pixels
+from keras_spos.data import photo, pixels, read
 from keras_spos.data.sets import FileData
 from keras_spos.optional import require
 
@@ -42,7 +42,8 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
         mean: Three channel means as fractions of 255, or None.
         std: Three standard deviations, likewise.
         workers: How many processes work on a batch; None is one a core.
-        on_device: Whether JAX's device does the jitter and standardises.
+        on_device: Whether JAX's device resizes and mirrors the crops, does the jitter
+            and standardises.
 
     Returns:
         A function of (indices int ``[b]``, `numpy.random.Generator`) that returns
@@ -57,38 +58,46 @@ def photo_batches(data, augment, size, short_side, mean, std, workers, on_device
         )
     loky = require("loky")
     require("PIL.Image", "pillow")
-    write = _ByValue(write_photos, photo, pixels)
+    write = _ByValue(write_photos, photo, pixels, read)
     workers = workers or loky.cpu_count()
-    kind = (size, None if augment else short_side, not on_device, mean, std)
-    dtype = np.uint8 if on_device else np.float32
+    kind = (size, None if augment else short_side, on_device, mean, std)
+    are_crops = on_device and augment
+    dtype = np.dtype(np.uint8 if on_device else np.float32)
+    # In the file, an image has as much room as it may need; none is taken but for what
+    # is written.
+    edge = photo.most_edge(size) if are_crops else size
+    room = dtype.itemsize * 3 * edge**2
 
     def make_batch(indices, generator):
         sources = _sources(data, indices)
         seed = generator.bit_generator.seed_seq
         # Few tasks and small ones: what they cost this process, training waits for.
         step = -(-len(indices) // workers)
-        shape = (len(indices), size, size, 3)
-        memory = _images_in_memory(shape, dtype)
-        with memory as (images, file), _pool_of(workers) as pool:
+        starts = range(0, len(indices), step)
+        labels = data.labels[indices].astype(np.int32)
+        with _file_in_memory(len(indices) * room) as file, _pool_of(workers) as pool:
             tasks = [
                 pool.submit(
                     write,
-                    *(file, start * images[0].nbytes, kind),
+                    *(file.name, start * room, kind),
                     *(sources[start : start + step], _seed_from(seed, start)),
                 )
-                for start in range(0, len(indices), step)
+                for start in starts
             ]
             concurrent.futures.wait(tasks)
-            jitters = [task.result() for task in tasks]
-            if len(_files) > _MOST_FILES:
-                images = images.copy()
+            drawn = [task.result() for task in tasks]
+            if are_crops:
+                made = _joined(file, [start * room for start in starts], drawn)
+            else:
+                made = _mapped(file, (len(indices), size, size, 3), dtype)
         if on_device:
             from keras_spos.data import photo_jax
 
-            parts = zip(*jitters, strict=True) if augment else ()
-            jitter = [np.concatenate(part) for part in parts] or None
-            images = photo_jax.finish(images, jitter, mean, std)
-        return images, data.labels[indices].astype(np.int32)
+            if are_crops:
+                made = photo_jax.finish_crops(*made, size, mean, std)
+            else:
+                made = photo_jax.standardise(made, mean, std)
+        return made, labels
 
     return make_batch
 
@@ -107,72 +116,65 @@ def write_photos(file, start, kind, sources, seed):
     """Makes some images of a batch, in a process of its own.
 
     Args:
-        file: The file that the batch is made in, ``[b, size, size, 3]``.
-        start: Where in the file the first one begins, in bytes.
+        file: The name of the file that the batch is made in.
+        start: Where in the file the first one begins, in bytes; the next ones follow.
         kind: Height and width in pixels; None, or the short side for evaluation;
-            whether to jitter and standardise, to float32, or to leave that, at uint8;
+            whether a device does the rest, from uint8, or all is done here, to float32;
             means; standard deviations.
-        sources: See `read_image`.
+        sources: See `read.read_image`.
         seed: A `numpy.random.SeedSequence`, which has a child for each: they are made
             in any order.
 
     Returns:
-        (factors ``[n, 3]``, orders ``[n, 3]``) of their jitter; None in evaluation.
+        What a device needs to finish crops, see `photo_jax.finish_crops`: sizes,
+        mirrored, factors and orders; None if it need not.
     """
-    size, short_side, is_finished, mean, std = kind
-    jitters = []
+    size, short_side, on_device, mean, std = kind
+    drawn = []
     with open(file, "r+b") as target:
         target.seek(start)
         for source, child in zip(sources, seed.spawn(len(sources)), strict=True):
-            if short_side is None:
-                drawn = photo.draw(np.random.default_rng(child))
-                image, shape = read_image(source, photo.least_to_crop, drawn, size)
-                made = photo.training_crop(image, drawn, size, shape)
-                jitters.append((drawn.factors, drawn.order))
-            else:
+            if short_side is not None:
                 least = photo.least_to_evaluate
-                image, shape = read_image(source, least, short_side)
+                image, shape = read.read_image(source, least, short_side)
                 made = photo.evaluation_photo(image, size, short_side, shape)
-            if is_finished and short_side is None:
-                made = photo.colour_jitter(made.astype(np.float32), *jitters[-1])
-            if is_finished:
+            else:
+                one = photo.draw(np.random.default_rng(child))
+                image, shape = read.read_image(source, photo.least_to_crop, one, size)
+                if on_device:
+                    made = photo.crop_to_finish(image, one, size, shape)
+                    drawn.append((made.shape[:2], one.mirrored, one.factors, one.order))
+                else:
+                    made = photo.training_crop(image, one, size, shape)
+                    made = made.astype(np.float32)
+                    made = photo.colour_jitter(made, one.factors, one.order)
+            if not on_device:
                 made = pixels.standardise(made, mean, std)
             target.write(np.ascontiguousarray(made))
-    if short_side is None:
-        return tuple(np.array(part) for part in zip(*jitters, strict=True))
+    return [np.array(part) for part in zip(*drawn, strict=True)] or None
 
 
-def read_image(source, least=None, *arguments):
-    """Reads an image.
+def _joined(file, starts, drawn):
+    """(pixels, sizes, mirrored, factors, orders) of a batch of crops from a file."""
+    lengths = [3 * int(sizes.prod(axis=1).sum()) for sizes, *_ in drawn]
+    total = sum(lengths)
+    # Of few lengths: JAX compiles for each.
+    rest = 2 ** max(0, total.bit_length() - 4)
+    joined = np.zeros(-(-total // rest) * rest, np.uint8)
+    end = 0
+    for start, length in zip(starts, lengths, strict=True):
+        file.seek(start)
+        file.readinto(joined[end : end + length])
+        end += length
+    return joined, *(np.concatenate(part) for part in zip(*drawn, strict=True))
 
-    Args:
-        source: A file's path, or a uint8 array.
-        least: A function of a height, a width and the `arguments` that tells how small
-            a file may be decoded, see `photo.least_to_crop`; None for its own size.
-        *arguments: See `least`.
 
-    Returns:
-        An RGB `PIL.Image`, and the (height, width) that it has in the file.
-    """
-    from PIL import Image
-
-    if isinstance(source, np.ndarray):
-        return Image.fromarray(source), source.shape[:2]
-    try:
-        with Image.open(source) as image:
-            shape = (image.height, image.width)
-            if least is not None:
-                height, width = least(*shape, *arguments)
-                image.draft(None, (math.ceil(width), math.ceil(height)))
-            image.load()
-            if image.mode.startswith("I"):  # 16 bits, which `convert` clips at 255.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return (image if image.mode == "RGB" else image.convert("RGB")), shape
-    except FileNotFoundError:
-        raise
-    # Pillow raises nearly anything, and most of it does not name the file.
-    except Exception as error:
-        raise OSError(f"Cannot read the image {source}: {error}") from error
+def _mapped(file, shape, dtype):
+    """The array that a file holds: it needs no copy, and outlives the file's name."""
+    mapped = mmap.mmap(file.fileno(), dtype.itemsize * math.prod(shape))
+    _files.add(mapped)
+    array = np.frombuffer(mapped, dtype).reshape(shape)
+    return array.copy() if len(_files) > _MOST_FILES else array
 
 
 def _sources(data, indices):
@@ -246,25 +248,23 @@ class _ByValue:
 
 
 @contextlib.contextmanager
-def _images_in_memory(shape, dtype=np.float32):
-    """(array, file name): an array that other processes write to by the file.
+def _file_in_memory(size):
+    """A file of so many bytes, to which other processes write by its name.
 
-    The array outlives the file. Without room in memory, as in a container, it is on
-    disk.
+    Without room in memory, as in a container, it is on disk.
     """
     from loky.backend import resource_tracker
 
-    size = np.dtype(dtype).itemsize * math.prod(shape)
     folder = "/dev/shm"  # Of Linux alone.
     if not os.path.isdir(folder) or shutil.disk_usage(folder).free < 4 * size:
         folder = None
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="keras_spos_") as file:
+    with tempfile.NamedTemporaryFile(
+        dir=folder, prefix="keras_spos_", buffering=0
+    ) as file:
         # Which deletes it if this process is killed.
         resource_tracker.register(file.name, "file")
         try:
             file.truncate(size)
-            mapped = mmap.mmap(file.fileno(), size)
-            _files.add(mapped)
-            yield np.frombuffer(mapped, dtype).reshape(shape), file.name
+            yield file
         finally:
             resource_tracker.unregister(file.name, "file")

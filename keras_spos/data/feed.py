@@ -52,11 +52,11 @@ def training(
             one, but on Windows. The two draw different random numbers.
         workers: What makes batches without "tf.data": threads for `ArrayData`, by
             default one; processes for photographs, by default one a core.
-        finish_on: Where the colours of photographs that "pillow" read are jittered and
-            standardised: "host", in the processes, or "device", where JAX computes. A
-            device takes the 8-bit pixels, a quarter of the bytes. The same random
-            numbers, the same images but for rounding. Default: "device" if JAX has an
-            accelerator.
+        finish_on: Where photographs that "pillow" cropped are resized and mirrored,
+            and their colours jittered and standardised: "host", in the processes, or
+            "device", where JAX computes, which takes 8-bit pixels. The same random
+            numbers, the same images but for rounding to 8 bits. Default: "device" if
+            JAX has an accelerator.
 
     Returns:
         An iterable of (float32 ``[batch_size, height, width, 3]``, int32
@@ -139,7 +139,7 @@ def evaluation(
         short_side: In pixels, at least `size`, for photographs.
         engine: As in `training`.
         workers: As in `training`.
-        finish_on: As in `training`.
+        finish_on: As in `training`, of standardising alone.
 
     Returns:
         An iterable of (float32 ``[b, height, width, 3]``, int32 ``[b]``) that has a

@@ -30,7 +30,7 @@ def training_photo(image, generator, size=224):
     """Draws the paper's training augmentation.
 
     Args:
-        image: A `PIL.Image.Image` in mode RGB.
+        image: A `PIL.Image` in mode RGB, or uint8 ``[height, width, 3]``.
         generator: A `numpy.random.Generator`.
         size: Height and width of the result in pixels.
 
@@ -74,19 +74,38 @@ def training_crop(image, drawn, size=224, shape=None):
     Returns:
         uint8 ``[size, size, 3]``.
     """
-    from PIL import Image
-
-    shape = shape or (image.height, image.width)
-    top, left, height, width = crop_box(*shape, drawn.place)
-    box = (left, top, left + width, top + height)
-    if shape == (image.height, image.width):
-        image = _resize(image.crop(box), size, size)
+    shape = shape or _shape_of(image)
+    box = crop_box(*shape, drawn.place)
+    if shape == _shape_of(image):
+        pixels = _resize(_crop(image, *box), size, size)
     else:
-        scale = _decoded_scale(image, shape)
-        image = _resize(image, size, size, [edge * scale for edge in box])
-    if drawn.mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(image)
+        pixels = _resize(image, size, size, _place_when_decoded(image, shape, box))
+    return pixels[:, ::-1] if drawn.mirrored else pixels
+
+
+def crop_to_finish(image, drawn, size=224, shape=None):
+    """Does what is left for processors where a device resizes and mirrors.
+
+    Args:
+        image: As in `training_crop`.
+        drawn: As in `training_crop`.
+        size: As in `training_crop`.
+        shape: As in `training_crop`.
+
+    Returns:
+        uint8 ``[height, width, 3]``: the crop, or if that has more than `most_edge`,
+        or `image` is smaller than the photograph, already of `size`.
+    """
+    shape = shape or _shape_of(image)
+    box = crop_box(*shape, drawn.place)
+    if shape == _shape_of(image) and max(box[2:]) <= most_edge(size):
+        return np.asarray(_crop(image, *box))
+    return training_crop(image, drawn._replace(mirrored=False), size, shape)
+
+
+def most_edge(size=224):
+    """How many pixels high or wide a crop may be for a device to resize it."""
+    return size * 5 // 2
 
 
 def least_to_crop(height, width, drawn, size=224):
@@ -110,7 +129,7 @@ def evaluation_photo(image, size=224, short_side=256, shape=None):
     """Resizes the short side and crops the centre.
 
     Args:
-        image: A `PIL.Image.Image` in mode RGB.
+        image: As in `training_photo`.
         size: Height and width of the result in pixels.
         short_side: What the shorter of height and width becomes, at least `size`.
         shape: As in `training_crop`.
@@ -118,14 +137,13 @@ def evaluation_photo(image, size=224, short_side=256, shape=None):
     Returns:
         uint8 ``[size, size, 3]``.
     """
-    shape = shape or (image.height, image.width)
+    shape = shape or _shape_of(image)
     height, width = resized_shape(*shape, short_side)
     top, left = (height - size) // 2, (width - size) // 2
-    scale = _decoded_scale(image, shape)
-    across, down = scale * shape[1] / width, scale * shape[0] / height
+    down, across = shape[0] / height, shape[1] / width
     # Only what the crop shows is resized: the whole of a long image may be huge.
-    place = (left * across, top * down, (left + size) * across, (top + size) * down)
-    return np.asarray(_resize(image, size, size, place))
+    box = (top * down, left * across, size * down, size * across)
+    return _resize(image, size, size, _place_when_decoded(image, shape, box))
 
 
 def resized_shape(height, width, short_side):
@@ -191,13 +209,29 @@ def colour_jitter(pixels, factors, order):
     return pixels
 
 
-def _decoded_scale(image, shape):
-    """At what part of its (height, width) an image was decoded: 1, 1/2, 1/4 or 1/8."""
+def _shape_of(image):
+    """(height, width) of a `PIL.Image` or an array."""
+    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+
+
+def _crop(image, top, left, height, width):
+    if isinstance(image, np.ndarray):
+        return image[top : top + height, left : left + width]
+    return image.crop((left, top, left + width, top + height))
+
+
+def _place_when_decoded(image, shape, box):
+    """Where (top, left, height, width) lies in an image decoded at 1, 1/2, 1/4, 1/8."""
     # Not the quotient itself: a last row or column that is not whole counts as one.
-    return 0.5 ** math.ceil(math.log2(max(shape) / max(image.size)))
+    scale = 0.5 ** math.ceil(math.log2(max(shape) / max(_shape_of(image))))
+    top, left, height, width = (scale * number for number in box)
+    return left, top, left + width, top + height
 
 
 def _resize(image, height, width, place=None):
     from PIL import Image
 
-    return image.resize((width, height), Image.Resampling.BILINEAR, place)
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image = image.resize((width, height), Image.Resampling.BILINEAR, place)
+    return np.asarray(image)
