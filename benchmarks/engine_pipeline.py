@@ -46,7 +46,7 @@ def pipeline(args):
     batch = args.batch if has_accelerator() else 32
     with tempfile.TemporaryDirectory() as folder:
         # Some of each class are held out.
-        _write_photos(folder, 4 * batch + 4, copies=3 if has_accelerator() else 1)
+        _write_photos(folder, 4 * batch + 4, copies=10 if has_accelerator() else 1)
         photos = data.image_folder(folder, validation_per_class=1, test_per_class=1)
         batches = data.training(photos.train, batch, augment="imagenet")
         result["224 px, augmented for ImageNet"] = _images_per_second(batches, batch)
