@@ -23,6 +23,7 @@ class BaseExperiment:
         self.output = output
         self.seed = args.seed
         self.splits = splits or load(settings, args.data_dir)
+        agree_on_data(output, self.splits)
 
     def training_data(self):
         """Augmented training batches."""
@@ -64,6 +65,23 @@ class BaseExperiment:
     def standardise(self, images):
         """Images as the model takes them."""
         return data.standardise(images, self.splits.mean, self.splits.std)
+
+
+def agree_on_data(output, splits):
+    """Refuses to go on with parts that were made from other images.
+
+    Of others, the numbers or the mean colours differ. (Not so of folders of ImageNet,
+    whose colours nobody counts.)
+    """
+    output.agree(
+        "data",
+        {
+            "images": [len(splits.train), len(splits.validation), len(splits.test)],
+            # On another processor, the last digits may be others.
+            "mean": [round(number, 6) for number in splits.mean],
+            "std": [round(number, 6) for number in splits.std],
+        },
+    )
 
 
 def load(settings, data_dir):

@@ -18,6 +18,7 @@ import numpy as np
 import keras_spos as ks
 from keras_spos import callbacks, data
 from recipes.common import parser_for
+from recipes.experiment import agree_on_data
 from recipes.progress import Progress
 
 # How supernets are trained: the sampler, and how many times the epochs.
@@ -141,6 +142,7 @@ class Study:
         self.table = table
         self.merge = merge
         self.splits, self.more_validation = _load(settings, args.data_dir)
+        agree_on_data(output, self.splits)
 
     def compare(self, label, trainings):
         """Every training beside plain SPOS, every scoring on the first plain supernet.

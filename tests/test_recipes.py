@@ -1,6 +1,7 @@
 """The recipes run from their command line, and go on where they were stopped."""
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 import keras_spos as ks
+from keras_spos import data
 from keras_spos.costs import Block, CostTable
-from recipes import memory, spos
+from recipes import experiment, memory, spos
 from recipes.common import Output, _without_folders, checksum, parser_for
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,6 +91,22 @@ def test_parts_made_from_something_else_are_refused(tmp_path):
     net.layers[0].bias.assign([1.0, 0.0])
     with pytest.raises(SystemExit, match=f"weights {weights}. Received: "):
         again.agree("weights", checksum(net))
+
+
+def test_parts_made_from_other_images_are_refused(tmp_path):
+    splits = data.digits(8, validation_per_class=2)
+    experiment.agree_on_data(output(tmp_path), splits)
+    again = output(tmp_path, resume=True)
+    experiment.agree_on_data(again, splits)
+    # As many, but lighter; and one fewer of the same.
+    images = np.maximum(splits.train.images, 9)
+    others = [
+        dataclasses.replace(splits, mean=data.channel_statistics(images)[0]),
+        dataclasses.replace(splits, train=splits.train.subset(slice(1, None))),
+    ]
+    for other in others:
+        with pytest.raises(SystemExit, match="data {'images'.*Received: {'images'"):
+            experiment.agree_on_data(again, other)
 
 
 def test_an_output_folder_that_cannot_be_written_to(tmp_path):
