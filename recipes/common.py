@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import datetime
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -115,6 +116,7 @@ class Output:
         self.start = time.time()
         try:
             os.makedirs(self.folder, exist_ok=True)
+            _lock(self.path("lock"))
             self.runs = _append_run(
                 self.path("runs.json"), recipe, args, ("preset", "seed", *same)
             )
@@ -280,6 +282,27 @@ def _git(*words):
         ["git", *words], cwd=folder, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+def _lock(path):
+    """Refuses a folder that another process works in, as both would write its files.
+
+    The system unlocks it when this process ends, however that is.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Other errors are of file systems that lock nothing.
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise SystemExit(
+                f"{os.path.dirname(path)} is in use: another process writes to it. "
+                "Wait for its end, or pass another --output-dir."
+            ) from error
 
 
 def _append_run(path, recipe, args, same):

@@ -144,6 +144,29 @@ def test_a_folder_is_of_one_recipe(tmp_path):
     assert (tmp_path / "runs.json").read_text() == before
 
 
+def test_a_folder_is_of_one_process_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    code = f"""
+import argparse
+from recipes.common import Output
+args = {{"preset": "smoke", "seed": 0, "resume": False}}
+Output("quickstart", argparse.Namespace(output_dir={str(tmp_path)!r}, **args))
+print("begun", flush=True)
+input()
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as other:
+        assert other.stdout.readline() == b"begun\n"
+        before = (tmp_path / "runs.json").read_text()
+        with pytest.raises(SystemExit, match=f"{tmp_path} is in use"):
+            output(tmp_path, resume=True)
+        assert (tmp_path / "runs.json").read_text() == before
+        other.kill()
+    # It ended without a word.
+    assert len(output(tmp_path, resume=True).runs) == 2
+
+
 def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
     class Model:
         def save(self, path):
