@@ -140,11 +140,13 @@ class Experiment(BaseExperiment):
             name += f"_seed{self.seed}"
         if file:
             net.load_weights(file)
-            self.output.agree(f"{name} of weights", checksum(net))
             net.compile(loss=ks.SmoothedCrossentropy(0.0))  # To score by.
         else:
             # Its checkpoint, not <name>.keras, tells whose settings and seed it has.
             self.train(net, name, self.settings.epochs)
+        # An earlier run may have had one from a file, or from another, or from none.
+        self.output.agree(f"{name} of weights", checksum(net))
+        if not file:
             self.output.save(net, name)
             self.output.say(f"{name}: trained")
         return net

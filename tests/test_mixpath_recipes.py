@@ -1,5 +1,6 @@
 """MixPath's recipes train, measure and report."""
 
+import argparse
 import types
 
 import keras
@@ -9,7 +10,14 @@ from keras import layers
 
 import keras_spos as ks
 from keras_spos import search
-from recipes import mixpath, mixpath_figure5, mixpath_table2, mixpath_table4, mnasnet
+from recipes import (
+    common,
+    mixpath,
+    mixpath_figure5,
+    mixpath_table2,
+    mixpath_table4,
+    mnasnet,
+)
 
 not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax",
@@ -38,6 +46,31 @@ def test_one_supernet_for_two_recipes(smoke, monkeypatch):
     assert 0 < alike["mean"] <= 1
     # Two groups, one pair each.
     assert np.shape(alike["per_pair"]) == (2, 1) and similar["pairs"] == [[0, 1]]
+
+
+@pytest.mark.parametrize("begun_with_file", [True, False])
+def test_parts_of_a_recipe_are_of_one_supernet(begun_with_file, tmp_path, monkeypatch):
+    settings = mixpath.PRESETS["smoke"]
+    args = {"preset": "smoke", "seed": 0, "data_dir": None, "recompute": False}
+
+    def supernet(resume, file=None):
+        folder = argparse.Namespace(output_dir=str(tmp_path / "out"), resume=resume)
+        folder.__dict__.update(args)
+        output = common.Output("mixpath_table4", folder)
+        return mixpath.Experiment(settings, output, folder).supernet(2, file=file)
+
+    def train(experiment, net, *_):
+        net.set_weights([w + 1 for w in net.get_weights()])
+
+    monkeypatch.setattr(mixpath.Experiment, "train", train)
+    net = mixpath.Experiment(settings, None, argparse.Namespace(**args)).new_supernet(2)
+    net.save(file := str(tmp_path / "untrained.keras"))
+    files = (file, None) if begun_with_file else (None, file)
+    first = common.checksum(supernet(False, files[0]))
+    # What goes on with the same one does.
+    assert common.checksum(supernet(True, files[0])) == first
+    with pytest.raises(SystemExit, match=f"m2_sbn of weights {first}. Received: "):
+        supernet(True, files[1])
 
 
 @not_on_jax
