@@ -44,6 +44,14 @@ def test_pillow_reads_what_simplejpeg_does_not(tmp_path):
     result, shape = read.read_image(cmyk)
     assert isinstance(result, Image.Image) and shape == (40, 60)
     np.testing.assert_array_equal(np.asarray(result), pixels_of(cmyk.read_bytes()))
+    # 4:2:0 has as many blocks of these 32 x 32 as 4:4:1 has.
+    tall = tmp_path / "441.jpg"
+    smooth(32, 32).save(tall, subsampling="4:2:0")
+    sampling = b"\x03\x01\x22\x00\x02\x11"
+    tall.write_bytes(tall.read_bytes().replace(sampling, b"\x03\x01\x14\x00\x02\x11"))
+    result, _ = read.read_image(tall)
+    assert isinstance(result, Image.Image)
+    np.testing.assert_array_equal(np.asarray(result), pixels_of(tall.read_bytes()))
     cut.write_bytes(cmyk.read_bytes()[:300])
     with pytest.raises(OSError, match="Cannot read the image .*cut.jpg: "):
         read.read_image(cut)

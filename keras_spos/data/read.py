@@ -60,7 +60,8 @@ def _whole_jpeg(encoded, least, arguments):
             if height >= 2 * least_height and width >= 2 * least_width:
                 return None
         return simplejpeg.decode_jpeg(encoded)
-    except ValueError:
+    # It refuses what libjpeg warns of, and knows no name for subsampling 4:4:1.
+    except (ValueError, KeyError):
         return None
 
 
