@@ -190,6 +190,19 @@ def test_images_do_not_depend_on_where_they_are_finished(files):
     assert not isinstance(device[-1][0], np.ndarray)
 
 
+def test_batches_of_crops_have_few_lengths():
+    """JAX compiles for each."""
+
+    def length(edge):
+        sizes = np.full((8, 2), edge)
+        with decode._file_in_memory(8 * 3 * edge**2) as file:
+            joined, _ = decode._joined(file, [0], [[sizes]])
+        return len(joined)
+
+    assert {length(edge) for edge in range(1, 209, 16)} == {2**20}
+    assert {length(edge) for edge in range(960, 1000, 10)} == {22 * 2**20, 24 * 2**20}
+
+
 def test_a_worker_that_was_killed_is_replaced(files):
     make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
     indices, generator = np.arange(14), np.random.default_rng(0)

@@ -158,9 +158,9 @@ def _joined(file, starts, drawn):
     """(pixels, sizes, mirrored, factors, orders) of a batch of crops from a file."""
     lengths = [3 * int(sizes.prod(axis=1).sum()) for sizes, *_ in drawn]
     total = sum(lengths)
-    # Of few lengths: JAX compiles for each.
-    rest = 2 ** max(0, total.bit_length() - 4)
-    joined = np.zeros(-(-total // rest) * rest, np.uint8)
+    # Of few lengths, as JAX compiles for each: a whole number of MB, or of more.
+    step = 2 ** max(20, total.bit_length() - 4)
+    joined = np.zeros(-(-total // step) * step, np.uint8)
     end = 0
     for start, length in zip(starts, lengths, strict=True):
         file.seek(start)
