@@ -215,6 +215,18 @@ def test_a_worker_that_was_killed_is_replaced(files):
         np.testing.assert_array_equal(a, b)
 
 
+def test_workers_stay_when_their_parent_is_interrupted(files):
+    make = decode.photo_batches(files, False, 24, 24, None, None, workers=2)
+    indices, generator = np.arange(14), np.random.default_rng(0)
+    make(indices, generator)
+    workers = list(decode._pool(2)._processes)
+    for _ in range(20):
+        for worker in workers:
+            os.kill(worker, signal.SIGINT)
+        make(indices, generator)
+    assert list(decode._pool(2)._processes) == workers
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes")
 def test_workers_and_files_go_with_a_process_that_is_killed(files, tmp_path):
     script = f"""

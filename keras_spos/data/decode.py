@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -214,7 +215,11 @@ def _pool(workers):
 
 
 def leave_with(parent):
-    """Ends this process soon after its parent, which may have been killed."""
+    """Ends this process soon after its parent, which may have been killed.
+
+    Ctrl-C does not end it: it is sent to both, and the parent may go on.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:
