@@ -114,8 +114,8 @@ class SearchSpace:
             array = np.atleast_2d(np.asarray(paths))
             received = f"shape {array.shape}" if array.ndim > 2 else array.shape[1]
         except ValueError:
-            array, received = None, "rows of different lengths"
-        if array is None or array.ndim > 2 or received != self.num_decisions:
+            received = "rows of different lengths"
+        if received != self.num_decisions:
             raise ValueError(
                 f"Expected one choice per decision ({self.num_decisions}). "
                 f"Received: {received}."

@@ -45,10 +45,10 @@ def test_the_number_of_paths_is_uniform_then_the_subset():
     assert close(
         draws(MultiPathSampler(OPTIONS), 6000), dict.fromkeys(range(12), 1 / 12), 6000
     )
-    # Of one path 3 options, of two paths 1: 1/6 each and 1/2.
-    uneven = {"block": [(0, (0,)), (0, (1,)), (0, (2,)), (0, (0, 2))]}
+    # Of one path 3 options, of two and of three paths 1: 1/9 each and 1/3.
+    uneven = {"block": [(0, s) for s in ((0,), (1,), (2,), (0, 2), (0, 1, 2))]}
     counts = draws(MultiPathSampler(uneven), 3000)
-    assert close(counts, {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2}, 3000)
+    assert close(counts, {**dict.fromkeys(range(3), 1 / 9), 3: 1 / 3, 4: 1 / 3}, 3000)
 
 
 def test_other_decisions_are_uniform():
@@ -83,10 +83,14 @@ def test_bernoulli_equals_independent_draws_that_are_repeated_until_legal():
     assert close(
         draws(BernoulliSampler(OPTIONS, 0.3), 6000), dict(enumerate(expected)), 6000
     )
+    # Of equal odds, which is the default, every option is as likely.
+    assert close(
+        draws(BernoulliSampler(OPTIONS), 6000), dict.fromkeys(range(12), 1 / 12), 6000
+    )
 
 
 def test_one_shot_runs_what_is_not_dropped_of_a_group():
-    assert close(draws(OneShotSampler(ALL, rate=0.0), 600), {12: 0.5, 13: 0.5}, 600)
+    assert close(draws(OneShotSampler(ALL), 600), {12: 0.5, 13: 0.5}, 600)
     one = draws(OneShotSampler(ALL, rate=1.0), 1200)
     assert close(one, {i: 1 / 6 for i in (0, 1, 2, 6, 7, 8)}, 1200)
     # One path is left in 3 ways of 8, and in a third of the case that none is.
@@ -114,8 +118,9 @@ def test_probabilities_out_of_range():
     for probability in (0, 1):
         with pytest.raises(ValueError, match="between 0 and 1. Received: prob"):
             BernoulliSampler(OPTIONS, probability)
-    with pytest.raises(ValueError, match="between 0 and 1. Received: rate=1.5"):
-        OneShotSampler(ALL, 1.5)
+    for rate in (-0.5, 1.5):
+        with pytest.raises(ValueError, match=f"between 0 and 1. Received: rate={rate}"):
+            OneShotSampler(ALL, rate)
 
 
 def test_path_dropout_grows_with_the_step():

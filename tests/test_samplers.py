@@ -109,6 +109,21 @@ def test_the_nearest_of_so_many_draws_is_taken():
     assert set(many) == {20}
 
 
+def test_no_more_paths_are_drawn_than_needed(monkeypatch):
+    drawn = []
+
+    def counted(table, paths):
+        drawn.append(len(paths))
+        return original(table, paths)
+
+    original = CostTable.__call__
+    monkeypatch.setattr(CostTable, "__call__", counted)
+    draws(CostRangeSampler(TABLE, [(12, 19)], max_draws=120), 1)
+    assert drawn == [50, 50, 20]
+    draws(CostRangeSampler(TABLE, [(10, 70)], max_draws=120), 1)
+    assert drawn == [50, 50, 20, 50]
+
+
 def test_ranges_that_the_space_cannot_reach():
     for bins in ([(80, 90)], [(0, 5)], [(30, 20)], [], [np.nan, 30]):
         with pytest.raises(ValueError, match=r"what the space reaches.*10 to 70"):
