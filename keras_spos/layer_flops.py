@@ -99,8 +99,8 @@ def _einsum(layer, input_shape, output_shape):
     """Every combination of the equation's indices is a multiply-add."""
     given, _, _ = layer.equation.replace(" ", "").partition("->")
     names, kernel_names = given.split(",")
-    before, dots, after = names.partition("...")
-    more = range(len(input_shape) - len(before) - len(after)) if dots else ()
+    before, _, after = names.partition("...")
+    more = range(len(input_shape) - len(before) - len(after))
     names = [*before, *more, *after]  # Numbers for the axes of the ellipsis.
     sizes = dict(zip(names, input_shape, strict=True))
     sizes |= dict(zip(kernel_names, layer.kernel.shape, strict=True))
@@ -111,8 +111,7 @@ def _attention(layer, input_shapes, output_shape):
     """Projections, the products of each query with each key, and those with values."""
     query_shape, value_shape = input_shapes
     queries, values = _product(query_shape[1:-1]), _product(value_shape[1:-1])
-    axes = layer.attention_axes or range(1, len(value_shape) - 1)
-    met = _product(value_shape[axis] for axis in axes)
+    met = _product(value_shape[axis] for axis in layer.attention_axes)
     if None in (queries, values, met):
         return None
     of_queries = [layer.query_dense, layer.output_dense]

@@ -124,6 +124,7 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
     [
         (lambda paths: np.zeros(len(paths) + 1), r"each of 2 paths.*shape \(3,\)"),
         (lambda paths: np.zeros(len(paths) - 1), r"each of 2 paths.*shape \(1,\)"),
+        (lambda paths: 0.5, r"each of 2 paths.*shape \(\)"),
         (lambda paths: paths[:, 0] / 0.0, r"nan for path \(0, 0\)"),
     ],
 )

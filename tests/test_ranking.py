@@ -39,6 +39,7 @@ def test_one_case_by_hand():
     assert ranking.kendall_tau([1, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(
         5 / np.sqrt(30)
     )
+    assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=1) == 20
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=2) == 10
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=3) == 0
 
