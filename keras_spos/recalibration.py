@@ -106,8 +106,7 @@ class State:
     def predictions(self, engine):
         """The network's outputs for all validation images, at its end."""
         packed = [engine.pack(t) for t in self.validation]
-        outputs = keras.tree.map_structure(ops.convert_to_numpy, packed)
-        return concatenated(outputs) if outputs else None
+        return concatenated(keras.tree.map_structure(ops.convert_to_numpy, packed))
 
 
 def combine(measured):

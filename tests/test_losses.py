@@ -20,6 +20,7 @@ def value(loss, *arguments):
 def test_by_hand(labels):
     found = value(ks.SmoothedCrossentropy(0.2), np.array(labels), LOGITS)
     np.testing.assert_allclose(found, BY_HAND, rtol=1e-6)
+    assert ks.SmoothedCrossentropy().smoothing == 0.1  # SPOS's.
 
 
 def test_of_each_example_whatever_the_labels_shape():

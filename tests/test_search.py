@@ -98,18 +98,27 @@ def test_children_come_from_the_top_k():
     space = make_space(*[8] * 30)
     score = Landscape(space)
     options = {"population": 40, "generations": 2, "topk": 5}
-    for share in ({"crossover": 40}, {"crossover": 0, "mutation_probability": 0.05}):
+    # By default the first half comes by crossover and the other by mutation.
+    for share, crossed in (({"crossover": 40}, 40), ({"crossover": 0}, 0), ({}, 20)):
+        share |= {"mutation_probability": 0.05}
         history = evolve(space, score, **options, **share).history
         first, second = history.paths[:40], history.paths[40:]
         parents = first[np.argsort(-history.scores[:40])[:5]]
         same = (second[:, None] == parents).sum(axis=2)
-        if share["crossover"]:
+        if crossed:
             # Each gene is one of a parent, about half of them from either.
-            assert (second[:, None] == parents).any(axis=1).all()
-            assert 12 < np.sort(same, axis=1)[:, -1].mean() < 24
-        else:
-            changed = 30 - same.max(axis=1)
+            assert (second[:crossed, None] == parents).any(axis=1).all()
+            assert 12 < np.sort(same[:crossed], axis=1)[:, -1].mean() < 24
+        if crossed < 40:
+            changed = 30 - same[crossed:].max(axis=1)
             assert 1 <= changed.mean() < 3  # 30 * 0.05 * 7/8, no unchanged child
+
+
+def test_a_mutation_draws_every_option_equally():
+    options = {"population": 200, "generations": 2, "crossover": 0}
+    history = evolve(SPACE, Landscape(SPACE), mutation_probability=1, **options).history
+    share = np.bincount(history.paths[200:].ravel(), minlength=4) / 2400
+    assert np.all(np.abs(share - 1 / 4) < 5 * np.sqrt(1 / 4 * 3 / 4 / 2400))
 
 
 def test_the_top_k_is_kept_across_generations():
@@ -203,9 +212,18 @@ def test_errors_teach():
         evolve(make_space(2, 2), score, limits=[FLOPS <= 100])
     with pytest.raises(ValueError, match="crossover=30, mutation=30, population=50"):
         evolve(SPACE, score, crossover=30, mutation=30)
-    for wrong in (0, 5.0, None):
-        with pytest.raises(ValueError, match=f"at least 1. Received: topk={wrong}"):
-            evolve(SPACE, score, topk=wrong)
+    for name in ("topk", "population", "generations"):
+        for wrong in (0, 5.0, None):
+            message = f"at least 1. Received: {name}={wrong}"
+            for run in (evolve, nsga2):
+                with pytest.raises(ValueError, match=message):
+                    run(SPACE, score, **{name: wrong})
+    for name in ("evaluations", "batch", "topk"):
+        with pytest.raises(ValueError, match=f"at least 1. Received: {name}=0"):
+            search.random_search(SPACE, score, **{name: 0})
+    for name in ("crossover", "mutation"):
+        with pytest.raises(ValueError, match=f"at least 0. Received: {name}=-1"):
+            evolve(SPACE, score, **{name: -1})
     with pytest.raises(ValueError, match="seed: integers of at least 0. Received"):
         evolve(SPACE, score, seed=None)
     with pytest.raises(ValueError, match="such as net.space. Received: .*CostTable"):

@@ -38,13 +38,7 @@ class ArchitectureProblem(Problem):
             check_space(table, space)
         for limit in limits:
             limit.check_feasible()
-        super().__init__(
-            n_var=space.num_decisions,
-            n_obj=1 + len(minimize),
-            xl=np.zeros(space.num_decisions, dtype=np.int64),
-            xu=space.sizes - 1,
-            vtype=int,
-        )
+        super().__init__(n_var=space.num_decisions, n_obj=1 + len(minimize))
         self.space = space
         self.limits = limits
         self.minimize = tuple(minimize)
@@ -93,7 +87,7 @@ class RedrawMutation(Mutation):
     """Redraws each gene with a probability, uniformly: it may draw the old value."""
 
     def __init__(self, probability):
-        super().__init__(prob=1.0)
+        super().__init__()
         self.probability = probability
 
     def _do(self, problem, X, random_state=None, **kwargs):
@@ -104,9 +98,6 @@ class RedrawMutation(Mutation):
 
 class TopK(Survival):
     """Keeps the best scores; of equal ones those that came first."""
-
-    def __init__(self):
-        super().__init__(filter_infeasible=False)
 
     def _do(self, problem, pop, n_survive=None, **kwargs):
         order = np.argsort(pop.get("F")[:, 0], kind="stable")
@@ -122,8 +113,6 @@ class NewAndLegal(DuplicateElimination):
 
     def do(self, pop, *others, **kwargs):
         """Returns what may be scored of `pop`, an empty population if nothing may."""
-        if not len(pop):
-            return pop
         paths = pop.get("X")
         legal = meets(self.problem.limits, paths)
         taken = {path for other in others for path in paths_of(other)}
