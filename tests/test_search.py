@@ -200,8 +200,26 @@ def test_nsga2_approaches_the_front():
     result = nsga2(space, score, minimize=[flops], generations=12, reference=reference)
     volumes = [row["hypervolume"] for row in result.history.by_generation()]
     assert len(volumes) == 12 and volumes == sorted(volumes)
+    first = nsga2(space, score, minimize=[flops], generations=1, reference=reference)
+    assert first.history.hypervolume == volumes[:1] < volumes[1:]
     objectives = np.stack([-score.truth(paths), flops(paths)], axis=1)
     assert volumes[-1] > 0.97 * search.result.hypervolume(objectives, reference)
+
+
+def test_nsga2_breeds_from_as_many_as_a_generation_has():
+    space = make_space(*[8] * 30)
+    calls = []
+
+    def score(paths):
+        # Better than all before, so of them nothing survives.
+        calls.append(paths)
+        return np.arange(len(paths)) + 1000.0 * len(calls)
+
+    constant = CostTable(space, 1.0, [], "constant")
+    options = {"population": 10, "generations": 4, "mutation_probability": 0.0}
+    nsga2(space, score, minimize=[constant], **options)
+    for parents, children in zip(calls, calls[1:], strict=False):
+        assert (children[:, None] == parents).any(axis=1).all()
 
 
 def test_errors_teach():
@@ -297,7 +315,9 @@ def test_the_callable_may_write_into_its_paths():
 
 def test_progress_bar_shows_the_best_score(capsys):
     result = search.evolve(SPACE, Landscape(SPACE), generations=2)
-    assert f"best={result.best.score:.5g}" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"best={result.best.score:.5g}" in shown
+    assert "100/100" in shown and "no more legal" not in shown
     space = make_space(2, 3)
     search.evolve(space, Landscape(space))
     assert "Scored 6 of 1000 paths" in capsys.readouterr().err

@@ -128,6 +128,18 @@ def test_evaluations_need_not_fill_a_batch(tmp_path):
     assert_same(part, whole)
 
 
+def test_other_draws_go_on_after_whole_generations_alone(tmp_path, monkeypatch):
+    options = {"batch": 10, "verbose": False, "checkpoint": tmp_path / "run.json"}
+    first = search.random_search(SPACE, Landscape(SPACE), evaluations=20, **options)
+    # As another version of the software may draw.
+    monkeypatch.setattr(search.loop, "_ASK", 2)
+    more = search.random_search(SPACE, Landscape(SPACE), evaluations=25, **options)
+    np.testing.assert_array_equal(more.history.paths[:20], first.history.paths)
+    monkeypatch.setattr(search.loop, "_ASK", 3)
+    with pytest.raises(ValueError, match="within generation 2, .* draws other paths"):
+        search.random_search(SPACE, never, evaluations=30, **options)
+
+
 @SEARCHES
 def test_an_exhausted_search_is_finished(run, tmp_path):
     space = make_space(3, 4, 2)

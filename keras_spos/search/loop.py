@@ -128,10 +128,8 @@ def _ask(algorithm, seed, generation):
     """The paths that the algorithm wants scored, int64 ``[n, d]``."""
     algorithm.random_state = np.random.default_rng([seed, generation, _ASK])
     population = algorithm.ask()
-    shape = (-1, algorithm.problem.n_var)
-    if population is None or not len(population):
-        return np.empty((0, shape[1]), dtype=np.int64)
-    return population.get("X").astype(np.int64).reshape(shape)
+    paths = np.empty(0) if population is None else population.get("X")
+    return paths.astype(np.int64).reshape(-1, algorithm.problem.n_var)
 
 
 def _tell(algorithm, seed, generation, paths, scores):
