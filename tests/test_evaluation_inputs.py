@@ -6,9 +6,24 @@ import pytest
 from models import CLASSES, SHAPE, data, randomize
 
 from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
+from keras_spos.batches import shuffled, split
 
 IMAGES, _ = data(12, seed=1)
 X, Y = data(20, seed=2)
+
+
+def test_batches_have_the_size_that_is_asked_for():
+    images = {"a": np.arange(7), "b": np.arange(7)[::-1]}
+    assert [len(x["a"]) for x in split(images, 3)] == [3, 3, 1]
+    for several in (split(images, 7), split(images, None)):
+        (one,) = several
+        np.testing.assert_array_equal(one["b"], images["b"])
+    assert shuffled(images, 7)[0] is shuffled(images, None)[0] is images
+    parts = shuffled(images, 3)
+    assert [len(x["a"]) for x in parts] == [3, 3, 1]
+    order = np.concatenate([x["a"] for x in parts])
+    assert sorted(order) == [*range(7)] != [*order]
+    assert all(np.all(x["a"] + x["b"] == 6) for x in parts)
 
 
 def call_on(model, inputs):
@@ -79,7 +94,9 @@ def test_several_inputs(names, memory):
         short = inputs.copy()
         short[key] = short[key][:9]
         Evaluator(net, calibration, (short, Y))
-    with pytest.raises(ValueError, match="for the inputs.*Received: 1 array"):
-        Evaluator(net, IMAGES, (inputs, Y))
+    # What a tuple has after its first is labels, also if it would fit an input.
+    for wrong in (IMAGES, [(IMAGES, np.ones((12, 3)))]):
+        with pytest.raises(ValueError, match="for the inputs.*Received: 1 array"):
+            Evaluator(net, wrong, (inputs, Y))
     with pytest.raises(ValueError, match="for the inputs.*Received: 1 array"):
         recalibrate(net.extract((0, 0)), IMAGES)

@@ -256,8 +256,9 @@ def test_errors_teach():
         evolve(SPACE, score, costs=[CostTable(SPACE, 0, [], "score")])
     with pytest.raises(ValueError, match="a table to minimize"):
         nsga2(SPACE, score, minimize=[])
-    with pytest.raises(ValueError, match="`flops <= 1e.06` goes into limits="):
-        nsga2(SPACE, score, minimize=[PARAMS, FLOPS <= 1e6])
+    for wrong in ([PARAMS, FLOPS <= 1e6], FLOPS <= 1e6):
+        with pytest.raises(ValueError, match="`flops <= 1e.06` goes into limits="):
+            nsga2(SPACE, score, minimize=wrong)
     with pytest.raises(ValueError, match="a score and 1 costs"):
         nsga2(SPACE, score, reference=(0.0,))
     with pytest.raises(ValueError, match="a score and 1 costs. Received: .*nan"):

@@ -11,7 +11,7 @@ import pytest
 from landscapes import Landscape, make_space, make_table
 from test_search import SEARCHES, evolve, nsga2, random_search
 
-from keras_spos import search
+from keras_spos import CostTable, search
 
 SPACE = make_space(*[4] * 12)
 FLOPS = make_table(SPACE)
@@ -126,6 +126,14 @@ def test_evaluations_need_not_fill_a_batch(tmp_path):
         SPACE, Landscape(SPACE), evaluations=165, verbose=False
     )
     assert_same(part, whole)
+
+
+def test_a_table_is_known_by_its_costs_alone(tmp_path):
+    described = {"unit": "MAC", "metadata": {"measured": "again"}}
+    same = CostTable.from_dict({**FLOPS.to_dict(), **described})
+    options = {"generations": 2, "population": 5, "checkpoint": tmp_path / "run.json"}
+    evolve(SPACE, Landscape(SPACE), costs=[FLOPS], limits=[LIMIT], **options)
+    evolve(SPACE, never, costs=[FLOPS], limits=[same <= LIMIT.value], **options)
 
 
 def test_other_draws_go_on_after_whole_generations_alone(tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def _damaged(path):
 
 def _short(value):
     """One line of at most 80 characters."""
-    if isinstance(value, dict) and "decisions" in value:
+    if isinstance(value, dict):  # A space.
         value = [f"{d['name']}: {len(d['options'])}" for d in value["decisions"]]
         return f"{len(value)} decisions, {', '.join(value)}"[:80]
     if isinstance(value, list):
