@@ -80,8 +80,6 @@ def _choose(sums, counts, measured, blocks, seed):
     """The coarsest of the best kinds of correction, and the error of each."""
     errors = {}
     for model in _MODELS:
-        if model == "per block" and not np.ptp(counts):
-            continue  # A constant number says nothing more than an offset.
         _, factor, per_block = _solve(model, sums, counts, measured)
         if factor <= 0 or np.any(factor * blocks + per_block < 0):
             continue

@@ -13,7 +13,7 @@ from hardware.__main__ import main
 from hardware.compare import compare
 from hardware.manifest import read_manifest
 from hardware.measure import Settings, measure
-from hardware.table import LatencyTable, read_table
+from hardware.table import LatencyTable, read_table, with_correction
 from keras_spos import CostRangeSampler, CostTable, search
 
 
@@ -113,6 +113,9 @@ def test_a_table_adds_up_and_limits_a_search(blocks, tmp_path):
     expected = [10.5 + costs[a] + costs[b] for a, b in paths]
     np.testing.assert_allclose(table(paths), expected)
     np.testing.assert_allclose(ours(paths), expected)
+    for wrong in ((0, 4), (-1, 0), (0,), (0.0, 1.0)):
+        with pytest.raises(ValueError, match="Received: "):
+            ours([wrong])
 
     def score(paths):
         return table(paths)  # The slower, the better.
@@ -170,13 +173,17 @@ def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
     assert key.startswith("k5") and error == "cannot run k5"
     assert table([(0, 2)]).tolist() == [13.5]
     with pytest.raises(ValueError, match="'block_1'.*cannot run k5"):
-        table([(0, 1)])
+        table([(0, 2), (0, 1)])
     with pytest.raises(ValueError, match=r"misses block 'block_0', options \[\(1,\)\]"):
         CostTable.load(tmp_path / "table.json")
     # Again, on an engine that can.
     engine = Stopwatch()
     assert not measured(folder, engine, tmp_path).failures()
     assert set(engine.opened) == {"k5"}
+    measured(folder, Stopwatch(fails={"fixed_3"}), tmp_path, "fixed")
+    table = read_table(tmp_path / "fixed.json")
+    with pytest.raises(ValueError, match="misses fixed blocks.*cannot run fixed_3"):
+        table([(0, 0)])
 
 
 def test_stopped_and_gone_on_is_never_stopped(blocks, tmp_path):
@@ -336,6 +343,7 @@ def test_a_table_without_its_layout(blocks, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
+        lambda data: data.pop("metadata"),
         lambda data: data["metadata"].pop("batch"),
         lambda data: data["metadata"]["correction"].pop("factor"),
         lambda data: data["metadata"]["entries"].popitem(),
@@ -379,21 +387,37 @@ def test_the_floor_does_not_see_who_else_was_there(tmp_path):
 def test_comparing_tables(blocks, tmp_path):
     first = measured(blocks[0], Stopwatch(), tmp_path, "first")
     slower = {label: 2 * ms for label, ms in COSTS.items()}
+    slower |= {"fixed_0": COSTS["fixed_0"], "fixed_3": 3 * COSTS["fixed_3"]}
     second = measured(blocks[0], Stopwatch(slower, device="slow"), tmp_path, "second")
     report = compare(first, second)
-    assert report["ratio"] == {"lowest": 2.0, "median": 2.0, "highest": 2.0}
+    assert report["ratio"] == {"lowest": 1.0, "median": 2.0, "highest": 3.0}
     assert report["paths_kendall_tau"] == 1
-    assert (report["blocks"], report["within_spread"]) == (5, 0)
+    assert (report["blocks"], report["within_spread"]) == (5, 1)
     assert compare(first, first)["within_spread"] == 5
-    entries = {f"other {key}": e for key, e in first.metadata["entries"].items()}
-    other = LatencyTable(
-        {**first.data, "metadata": {**first.metadata, "entries": entries}}
-    )
-    with pytest.raises(ValueError, match="without one in common"):
-        compare(first, other)
-    second.metadata["batch"] = 1
-    with pytest.raises(ValueError, match="tables of one batch. Received: 2 and 1"):
-        compare(first, second)
-    second.metadata["network"] = {"block_0": "another"}
-    with pytest.raises(ValueError, match="of different networks"):
-        compare(first, second)
+
+    def changed(data=None, metadata=None):
+        metadata = {**first.metadata, **(metadata or {})}
+        return LatencyTable({**first.data, "metadata": metadata, **(data or {})})
+
+    # Each within 1 ms: k3's 2 and 4 ms agree, the residual's 1 and 2 do too.
+    for table in (first, second):
+        for entry in table.metadata["entries"].values():
+            entry["spread_ms"] = 1.0 if entry["label"] == "k3" else 0.5
+    assert compare(first, second)["within_spread"] == 4
+    doubled = {"kind": "x", "factor": 2.0, "per_block_ms": 0.0, "offset_ms": 0.0}
+    table = with_correction(first.metadata, first.data["space"], doubled)
+    assert compare(first, table)["paths_ratio"] == 2
+    # Tables of earlier versions do not say of which network they are.
+    assert compare(changed(metadata={"network": None}), first)["blocks"] == 5
+    for other, message in (
+        (changed({"space": {"decisions": []}}), "different search spaces"),
+        (changed(metadata={"network": {"block_0": "another"}}), "different networks"),
+        (changed(metadata={"batch": 1}), "tables of one batch. Received: 2 and 1"),
+        (changed(metadata={"entries": {}}), "without one in common"),
+        (
+            measured(blocks[0], Stopwatch(fails={"k5"}), tmp_path, "fails"),
+            "misses an option.*cannot run k5",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare(first, other)
