@@ -130,29 +130,31 @@ def write_photos(file, start, kind, sources, seed):
         What a device needs to finish crops, see `photo_jax.finish_crops`: sizes,
         mirrored, factors and orders; None if it need not.
     """
-    size, short_side, on_device, mean, std = kind
     drawn = []
     with open(file, "r+b") as target:
         target.seek(start)
         for source, child in zip(sources, seed.spawn(len(sources)), strict=True):
-            if short_side is not None:
-                least = photo.least_to_evaluate
-                image, shape = read.read_image(source, least, short_side)
-                made = photo.evaluation_photo(image, size, short_side, shape)
-            else:
-                one = photo.draw(np.random.default_rng(child))
-                image, shape = read.read_image(source, photo.least_to_crop, one, size)
-                if on_device:
-                    made = photo.crop_to_finish(image, one, size, shape)
-                    drawn.append((made.shape[:2], one.mirrored, one.factors, one.order))
-                else:
-                    made = photo.training_crop(image, one, size, shape)
-                    made = made.astype(np.float32)
-                    made = photo.colour_jitter(made, one.factors, one.order)
-            if not on_device:
-                made = pixels.standardise(made, mean, std)
+            made, to_finish = _made(source, child, kind)
             target.write(np.ascontiguousarray(made))
+            drawn.append(to_finish)
     return [np.array(part) for part in zip(*drawn, strict=True)] or None
+
+
+def _made(source, seed, kind):
+    """(pixels, what a device needs to finish them) of one image."""
+    size, short_side, on_device, mean, std = kind
+    if short_side is not None:
+        image, shape = read.read_image(source, photo.least_to_evaluate, short_side)
+        made = photo.evaluation_photo(image, size, short_side, shape)
+    else:
+        drawn = photo.draw(np.random.default_rng(seed))
+        image, shape = read.read_image(source, photo.least_to_crop, drawn, size)
+        if on_device:
+            made = photo.crop_to_finish(image, drawn, size, shape)
+            return made, (made.shape[:2], drawn.mirrored, drawn.factors, drawn.order)
+        made = photo.training_crop(image, drawn, size, shape).astype(np.float32)
+        made = photo.colour_jitter(made, drawn.factors, drawn.order)
+    return made if on_device else pixels.standardise(made, mean, std), ()
 
 
 def _joined(file, starts, drawn):

@@ -44,7 +44,9 @@ def read_image(source, least=None, *arguments):
         raise
     # Pillow raises nearly anything, and most of it does not name the file.
     except Exception as error:
-        raise OSError(f"Cannot read the image {source}: {error}") from error
+        # What it cannot identify, it calls by its place in memory.
+        reason, _, _ = str(error).partition(" <_io")
+        raise OSError(f"Cannot read the image {source}: {reason}") from error
 
 
 def _whole_jpeg(encoded, least, arguments):
