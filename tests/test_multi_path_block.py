@@ -68,6 +68,18 @@ def test_a_list_of_layers_is_one_group_with_a_shadow_norm():
         np.testing.assert_allclose(y, expected * scale, 1e-6)
 
 
+def test_a_group_may_lack_what_another_has():
+    bare = PathGroup([layers.Identity(), layers.ReLU()], name="bare")
+    block = MultiPathBlock([group("g", 2, filters=4), bare], 2, name="block")
+    block(keras.Input((6, 6, 4)))
+    x, _ = data(2, (6, 6, 4))
+    for choice, expected in ((6, x), (8, x + np.maximum(x, 0))):
+        for call in (lambda c: block.call_choice(c, x), lambda c: block.picked(c)(x)):
+            y = ops.convert_to_numpy(call((choice,)))
+            np.testing.assert_array_equal(y, expected)
+    assert len(block.stages((0,))) == len(block.stages((6,))) == 4
+
+
 def test_one_path_with_a_shadow_norm_is_a_batch_norm_to_the_bit():
     shadow = ShadowBatchNormalization(1, momentum=0.8, name="shadow")
     plain = layers.BatchNormalization(momentum=0.8, epsilon=1e-5)
@@ -93,7 +105,7 @@ def test_each_number_of_paths_has_its_own_statistics():
     np.testing.assert_allclose(means[1], 2 * x.mean(0), 1e-4, 1e-6)
     assert not means[0].any() and not means[2].any()
     vanilla = ShadowBatchNormalization(3, shadow=False)
-    assert vanilla.norm(1) is vanilla.norm(3)
+    assert vanilla.norms == [vanilla.norm(1)] == [vanilla.norm(3)]
 
 
 def test_recalibrated_statistics_are_those_of_the_extracted_model():
