@@ -237,7 +237,7 @@ def test_empty_calibration_set(net, empty):
 def test_a_batch_norm_in_two_places_has_no_statistics(together):
     x = inputs = keras.Input((3,))
     norm = layers.BatchNormalization()
-    x = norm(layers.Dense(3, activation="relu")(norm(x)))
+    x = layers.Dense(3, activation="relu")(norm(x))
     options = [[norm, layers.ReLU(), norm], layers.ReLU()] if together else [norm, norm]
     net = Supernet(inputs, ChoiceBlock(options, "ab")(x if not together else inputs))
     images = np.ones((4, 3), "float32")

@@ -5,7 +5,7 @@ import pytest
 from landscapes import all_paths, make_space, make_table
 
 from keras_spos.costs import Block, CostTable, InfeasibleLimitError
-from keras_spos.search import sample_legal, sampling
+from keras_spos.search import descent, sample_legal, sampling
 
 
 def as_set(paths):
@@ -34,6 +34,39 @@ def test_all_legal_paths_are_found_and_no_other(seed, monkeypatch):
     assert len(found) == len(as_set(found))
     assert as_set(found) == legal - exclude
     assert len(sample_legal(space, 1, limits, seed, legal)) == 0
+
+
+def mixed_table(space, name, seed, scale=1.0):
+    """Costs of either sign, of single and of joint options, and of no decision."""
+    table = make_table(space, name, seed, pairs=True)
+    blocks = [Block(b.name, b.decisions, scale * (b.costs - 3)) for b in table.blocks]
+    return CostTable(space, scale, [*blocks, Block("fixed", (), scale)], name)
+
+
+@pytest.mark.parametrize("largest", [1, 1_000_000])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_walk_finds_all_legal_paths_and_no_other(seed, largest, monkeypatch):
+    # At 1 no two blocks are added before they are minimized: a bound, if not the best.
+    monkeypatch.setattr(descent, "_LARGEST_SUM", largest)
+    space = make_space(3, 2, 4, 1, 3, 3)
+    paths, rng = all_paths(space), np.random.default_rng(seed)
+    tables = [mixed_table(space, "a", seed), mixed_table(space, "b", seed + 9, 0.01)]
+    constant = CostTable(space, 1.0, [Block("c", (1,), np.ones(2))], "constant")
+    limits = [t <= np.quantile(t(paths), 0.3) for t in tables] + [constant <= 2]
+    for some in (limits, limits[:2], limits[1:], limits[:1]):
+        walked = list(descent.Descent(space, some, rng).walk(rng, 10_000))
+        legal = paths[sampling.meets(some, paths)]
+        assert sorted(walked) == sorted(map(tuple, legal.tolist()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_walk_under_one_limit_never_goes_back(seed):
+    space = make_space(*[3] * 8)
+    table, rng = mixed_table(space, "a", seed), np.random.default_rng(seed)
+    limit = table <= np.sort(table(all_paths(space)))[seed]
+    walk = descent.Descent(space, [limit], rng)
+    path = next(walk.walk(rng, steps=8))
+    assert limit.satisfied(path).all() and walk.steps == 8
 
 
 @pytest.mark.parametrize("pairs", [False, True])
