@@ -16,6 +16,9 @@ def as_set(paths):
 def test_all_legal_paths_are_found_and_no_other(seed, monkeypatch):
     if seed > 2:  # as a space would be that is too large to be listed
         monkeypatch.setattr(sampling, "_SMALL_SPACE", 0)
+    if seed > 5:  # and where no other way finds a legal path
+        monkeypatch.setattr(sampling, "_DRAW_ROUNDS", 0)
+        monkeypatch.setattr(sampling, "_BUILD_ROUNDS", 0)
     rng = np.random.default_rng(seed)
     space = make_space(3, 2, 4, 1, 3, 3)
     paths = all_paths(space)
@@ -28,6 +31,7 @@ def test_all_legal_paths_are_found_and_no_other(seed, monkeypatch):
         with pytest.raises(InfeasibleLimitError):
             sample_legal(space, 1, limits, seed)
         return
+    assert as_set(sample_legal(space, 300, limits, seed)) == legal
     exclude = set(sorted(legal)[: len(legal) // 3])
     found = sample_legal(space, 300, limits, seed, exclude)
     assert found.dtype == np.int64
@@ -57,6 +61,10 @@ def test_a_walk_finds_all_legal_paths_and_no_other(seed, largest, monkeypatch):
         walked = list(descent.Descent(space, some, rng).walk(rng, 10_000))
         legal = paths[sampling.meets(some, paths)]
         assert sorted(walked) == sorted(map(tuple, legal.tolist()))
+    # One option for each of six decisions is the least that a path takes.
+    for steps, found in ((5, 0), (6, 1)):
+        few, complete = sampling._enumerate(space, [], rng, steps)
+        assert len(few) == found and not complete
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -5,7 +5,7 @@ import pytest
 from keras_spos import CostTable, Decision, SearchSpace, score_all
 from keras_spos.costs import Block
 from keras_spos.search import random_search
-from keras_spos.whole_file import whole_file
+from keras_spos.whole_file import check_writable, whole_file
 
 
 def test_a_file_that_fails_is_as_it_was(tmp_path):
@@ -24,6 +24,11 @@ def test_a_file_that_fails_is_as_it_was(tmp_path):
     with pytest.raises(OSError, match=r"can be written to. Received: .*a.txt.b "):
         with whole_file(path / "b"):
             raise AssertionError("There is no such folder.")
+    with pytest.raises(OSError, match="can be written to.*that is a folder"):
+        with whole_file(path.parent):
+            raise AssertionError("That is a folder.")
+    check_writable(path)
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("search", [True, False])
