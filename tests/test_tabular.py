@@ -112,6 +112,16 @@ def test_a_cell_is_found_in_any_numbering(folder):
         table.row([[0, 0], [0, 0]], [0, 4])
 
 
+def test_different_graphs_have_different_codes():
+    # Every choice of five edges and of three operations, the others being equal.
+    rows = np.indices((2,) * 5 + (6,) * 3).reshape(8, -1).T
+    graphs = np.zeros((len(rows), 7, 7), int)
+    graphs[:, 0, 1:6] = rows[:, :5]
+    operations = np.pad(rows[:, 5:] - 1, ((0, 0), (0, 4)))
+    codes = tabular.graphs._encode(graphs, operations)
+    assert len(np.unique(codes)) == len(rows)
+
+
 def test_errors_teach(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("KERAS_SPOS_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match="set KERAS_SPOS_DATA"):
