@@ -44,7 +44,8 @@ def ask_tell(
         algorithm: A pymoo algorithm that asks for at most `batch` paths at a time.
         problem: The `ArchitectureProblem`.
         score: A callable from an int64 array ``[n, d]`` to `n` finite numbers. What its
-            ``identity()`` says, if it has one, must be the same when a search goes on.
+            ``identity()`` says, if it has one, must be the same text when a search goes
+            on.
         settings: JSON-able arguments of the search, its ``"seed"`` among them.
         batch: Number of paths in a generation.
         evaluations: Number of paths to score in all.
@@ -60,7 +61,7 @@ def ask_tell(
     tables = _report_tables(problem, costs)
     settings = _full_settings(settings, problem)
     if checkpoint is not None and hasattr(score, "identity"):
-        settings["score"] = score.identity()
+        settings["score"] = str(score.identity())
     record = Checkpoint(checkpoint, problem.space, settings)
     algorithm.setup(problem, termination=NoTermination())
     seed, used = settings["seed"], 0
