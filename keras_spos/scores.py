@@ -50,8 +50,8 @@ def check_metric(metric, net, labels):
         kind = _kind(labels.shape, net.outputs[0].shape)
         if kind not in _METRICS[metric]:
             raise ValueError(
-                f"Metric {metric!r} needs labels ``[n]`` or one-hot labels. Received: "
-                f"labels of shape {labels.shape} for outputs {net.outputs[0].shape}."
+                f"Metric {metric!r} needs an output for each class. Received: outputs "
+                f"of shape {net.outputs[0].shape}."
             )
     else:
         found = keras.metrics.get(metric)

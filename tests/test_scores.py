@@ -116,6 +116,13 @@ def test_outputs_that_are_not_numbers():
         score((0, 1))
 
 
+def test_the_best_five_of_one_output():
+    inputs = keras.Input((3,))
+    net = Supernet(inputs, ChoiceBlock([keras.layers.Dense(1)] * 2, "ab")(inputs))
+    with pytest.raises(ValueError, match=r"for each class. Received: .*\(None, 1\)"):
+        Evaluator(net, None, data(6, (3,)), metric="top5", recalibrate=False)
+
+
 def test_a_loss_needs_a_compiled_supernet():
     with pytest.raises(ValueError, match="compiled supernet. Received: loss=None"):
         Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))((0, 0))

@@ -125,6 +125,10 @@ def test_a_width_trained_anew_has_its_own_initializer():
             lambda: SliceableDepthwiseConv2D(3, data_format="channels_first"),
             "Expected channels_last",
         ),
+        (
+            lambda: SliceableConv2D((2, 4), 1, data_format="channels_first"),
+            "Expected channels_last",
+        ),
         (lambda: SliceableBatchNormalization(axis=1), "axis=-1"),
     ],
 )

@@ -1,5 +1,7 @@
 """Tables find the row of a path or a cell, and read no truth before it is asked for."""
 
+import re
+
 import numpy as np
 import pytest
 from tables import OPS, nasbench101, nasbench201, nasbench_macro, real
@@ -134,8 +136,30 @@ def test_errors_teach(folder, tmp_path, monkeypatch):
     table = tabular.nasbench201(folder)
     with pytest.raises(ValueError, match=r"unknown options \['k3'\]"):
         table.rows(space_of(("none", "k3"), 6), (0,) * 6)
+    with pytest.raises(ValueError, match="has 6 decisions .*Received: 5 decisions"):
+        table.rows(space_of(OPS, 5), (0,) * 5)
     with pytest.raises(ValueError, match="Received: 'cifar100_test_200'"):
         table.accuracy("cifar100_test_200")
+
+
+def test_rows_that_a_file_lacks(folder, tmp_path):
+    with np.load(folder / "nasbench201.npz") as arrays:
+        less = {k: v if k == "op_names" else v[1:] for k, v in arrays.items()}
+        absent = tuple(arrays["ops"][0].tolist())
+    np.savez(tmp_path / "nasbench201.npz", **less)
+    table = tabular.nasbench201(tmp_path)
+    paths = [tuple(less["ops"][0].tolist()), absent]
+    assert table.rows(space_of(OPS, 6), paths[:1]).tolist() == [0]
+    with pytest.raises(
+        ValueError, match=f"does not list the path {re.escape(str(absent))}"
+    ):
+        table.rows(space_of(OPS, 6), paths)
+
+
+@pytest.mark.parametrize("matrix", [[[0, 1], [1, 0]], [[1, 1], [0, 0]], [[0, 1]]])
+def test_a_graph_is_an_upper_triangular_matrix(matrix):
+    with pytest.raises(ValueError, match=r"upper triangular matrix \[2, 2\]"):
+        tabular.graphs.prune(matrix, [0, 4])
 
 
 def test_published_cells_are_found():
