@@ -108,7 +108,7 @@ class Output:
         self.recipe = recipe
         self.args = args
         self.folder = args.output_dir or os.path.join("runs", f"{recipe}-{args.preset}")
-        if os.path.isdir(self.folder) and os.listdir(self.folder) and not args.resume:
+        if not args.resume and _holds_work(self.folder):
             raise SystemExit(
                 f"{self.folder} is not empty. Pass --resume to go on with it, or "
                 "another --output-dir."
@@ -117,6 +117,8 @@ class Output:
         try:
             os.makedirs(self.folder, exist_ok=True)
             _lock(self.path("lock"))
+            if not args.resume and os.path.exists(self.path("runs.json")):
+                os.remove(self.path("runs.json"))
             self.runs = _append_run(
                 self.path("runs.json"), recipe, args, ("preset", "seed", *same)
             )
@@ -282,6 +284,15 @@ def _git(*words):
         ["git", *words], cwd=folder, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+def _holds_work(folder):
+    """Whether there is more than a run leaves that ended before it did anything.
+
+    As one does that misses its data.
+    """
+    files = os.listdir(folder) if os.path.isdir(folder) else ()
+    return bool(set(files) - {"lock", "runs.json"})
 
 
 def _lock(path):

@@ -144,6 +144,18 @@ def test_a_folder_is_of_one_recipe(tmp_path):
     assert (tmp_path / "runs.json").read_text() == before
 
 
+def test_what_ended_before_it_did_anything_is_begun_anew(tmp_path):
+    """As where its data is missing: the command that is right need not resume."""
+    output(tmp_path, "spos_table3", seed=1)
+    begun = output(tmp_path)
+    assert [run["seed"] for run in begun.runs] == [0]
+    begun.finish("part", 1)
+    before = (tmp_path / "runs.json").read_text()
+    with pytest.raises(SystemExit, match="is not empty"):
+        output(tmp_path)
+    assert (tmp_path / "runs.json").read_text() == before
+
+
 def test_a_folder_is_of_one_process_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     code = f"""
