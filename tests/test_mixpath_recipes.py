@@ -63,7 +63,11 @@ def test_parts_of_a_recipe_are_of_one_supernet(begun_with_file, tmp_path, monkey
         net.set_weights([w + 1 for w in net.get_weights()])
 
     monkeypatch.setattr(mixpath.Experiment, "train", train)
-    net = mixpath.Experiment(settings, None, argparse.Namespace(**args)).new_supernet(2)
+    elsewhere = common.Output(
+        "mixpath_figure5",
+        argparse.Namespace(output_dir=str(tmp_path / "other"), resume=False, **args),
+    )
+    net = mixpath.Experiment(settings, elsewhere, elsewhere.args).new_supernet(2)
     net.save(file := str(tmp_path / "untrained.keras"))
     files = (file, None) if begun_with_file else (None, file)
     first = common.checksum(supernet(False, files[0]))
