@@ -68,8 +68,13 @@ def existing_file(path):
 
 def checksum(model):
     """Of a model's weights, as text."""
+    return checksum_of(model.get_weights())
+
+
+def checksum_of(arrays):
+    """Of arrays, as text."""
     total = 0
-    for array in model.get_weights():
+    for array in arrays:
         total = zlib.crc32(np.ascontiguousarray(array), total)
     return f"{total:08x}"
 

@@ -181,8 +181,8 @@ def test_images_do_not_depend_on_where_they_are_finished(files):
     host, device = batches("host"), batches("device")
     assert len(host) == len(device) == 6
     for (x, y), (x_device, y_device) in zip(host, device, strict=True):
-        # The host rounds what it resized to 8 bits; jitter makes more of the rest.
-        atol = 0.05 if len(x) == 4 else 1e-4
+        # The host rounds what it resized, by up to a level; jitter makes more of it.
+        atol = 1.4**3 / 255 / 0.2 if len(x) == 4 else 1e-4
         np.testing.assert_allclose(x, x_device, atol=atol)
         assert np.abs(x - x_device).mean() < 0.01
         np.testing.assert_array_equal(y, y_device)

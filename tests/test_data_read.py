@@ -68,4 +68,4 @@ def test_who_decodes_smaller(tmp_path):
         with_pillow, _ = read._with_pillow(
             path.read_bytes(), photo.least_to_evaluate, (short_side,)
         )
-        assert with_pillow.size == image.shape[1::-1] if short_side > 50 else image.size
+        assert np.shape(with_pillow) == np.shape(image)

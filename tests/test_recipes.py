@@ -98,15 +98,25 @@ def test_parts_made_from_other_images_are_refused(tmp_path):
     experiment.agree_on_data(output(tmp_path), splits)
     again = output(tmp_path, resume=True)
     experiment.agree_on_data(again, splits)
-    # As many, but lighter; and one fewer of the same.
-    images = np.maximum(splits.train.images, 9)
-    others = [
-        dataclasses.replace(splits, mean=data.channel_statistics(images)[0]),
-        dataclasses.replace(splits, train=splits.train.subset(slice(1, None))),
-    ]
-    for other in others:
-        with pytest.raises(SystemExit, match="data {'images'.*Received: {'images'"):
-            experiment.agree_on_data(again, other)
+    # As many, of which one pixel is another; and in another order.
+    images = splits.train.images.copy()
+    images[-1, -1, -1, -1] += 1
+    backwards = np.arange(len(splits.validation))[::-1]
+    for part, other in (
+        ("train", data.ArrayData(images, splits.train.labels)),
+        ("validation", splits.validation.subset(backwards)),
+    ):
+        changed = dataclasses.replace(splits, **{part: other})
+        with pytest.raises(SystemExit, match="data {'train'.*Received: {'train'"):
+            experiment.agree_on_data(again, changed)
+    # Of photographs, the labels tell.
+    photos = data.FileData(["a", "b"], [0, 1])
+    splits = dataclasses.replace(splits, train=photos, validation=photos, test=photos)
+    experiment.agree_on_data(output(tmp_path / "photos"), splits)
+    again = output(tmp_path / "photos", resume=True)
+    splits = dataclasses.replace(splits, test=photos.subset([1, 0]))
+    with pytest.raises(SystemExit, match="Received: {'train': '2 images, "):
+        experiment.agree_on_data(again, splits)
 
 
 def test_an_output_folder_that_cannot_be_written_to(tmp_path):

@@ -1,7 +1,8 @@
 """How do image files become batches? In processes.
 
 Of more than a few threads, each waits most of the time for Python's lock. Processes
-write what they made into a file in memory, which the batch then is.
+write what they made into a file in memory: the batch itself, or the crops of which a
+device makes it.
 """
 
 import concurrent.futures
