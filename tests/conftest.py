@@ -31,6 +31,7 @@ SAME_ON_EVERY_BACKEND = [
     "half",
     "hardware_check",
     "hardware_command",
+    "hardware_damaged",
     "hardware_tables",
     "mixpath_plots",
     "mixpath_spaces",
