@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import rank_plots, search, spaces, tabular
+from keras_spos import plots, search, spaces, tabular
 from keras_spos.search.result import hypervolume
 
 TABLES = {
@@ -232,13 +232,13 @@ def summary(row):
 
 def draw(folder, title, curves):
     """Regret and hypervolume against evaluations, two pictures."""
-    rank_plots.plot_search_curves(
+    plots.plot_search_curves(
         {n: (c["evaluations"], c["regret"]) for n, c in curves.items()},
         os.path.join(folder, f"{_file(title)}-regret.png"),
         y="regret, points of accuracy",
         title=title,
     )
-    rank_plots.plot_search_curves(
+    plots.plot_search_curves(
         {n: (c["evaluations"], c["hypervolume"]) for n, c in curves.items()},
         os.path.join(folder, f"{_file(title)}-hypervolume.png"),
         y="share of the table's hypervolume",

@@ -1,6 +1,6 @@
 """Hardware-aware neural architecture search with Keras: SPOS and MixPath."""
 
-from keras_spos import callbacks, data, layers, ranking, search, spaces, tabular
+from keras_spos import callbacks, data, layers, plots, ranking, search, spaces, tabular
 from keras_spos.costs import CostTable, InfeasibleLimitError, Limit
 from keras_spos.counting import (
     bitops_table,
@@ -11,8 +11,7 @@ from keras_spos.counting import (
     params_table,
 )
 from keras_spos.evaluation import Evaluator
-from keras_spos.export import OnnxReport, to_onnx
-from keras_spos.int8 import Int8Report, to_int8
+from keras_spos.export import Int8Report, OnnxReport, to_int8, to_onnx
 from keras_spos.layer_flops import register_flops
 from keras_spos.layers import (
     ChoiceBlock,
@@ -72,6 +71,7 @@ __all__ = [
     "flops_table",
     "layers",
     "params_table",
+    "plots",
     "ranking",
     "recalibrate",
     "register_flops",

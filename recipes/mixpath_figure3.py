@@ -12,7 +12,7 @@ standard deviation to either side: the paper's shows "variances", without saying
 import numpy as np
 
 import keras_spos as ks
-from keras_spos import callbacks, mixpath_plots, plots, spaces
+from keras_spos import callbacks, plots, spaces
 from recipes import mixpath
 from recipes.common import Output, arguments, markdown_table, settings_dict
 
@@ -58,7 +58,7 @@ def main():
         path=output.path("figure3_training.png"),
         positions=[epoch + 1 for epoch in epochs],
     )
-    mixpath_plots.plot_histograms(
+    plots.plot_histograms(
         {"after training": {name: r["final"] for name, r in results.items()}},
         path=output.path("figure3_histogram.png"),
         xlabel=f"accuracy of {settings.sampled_paths} random paths",

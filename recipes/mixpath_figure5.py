@@ -10,7 +10,7 @@ two centres on 1/2 (mean), 1/4 (variance), 1 (scale) and 1 (offset). With
 import numpy as np
 from keras import ops
 
-from keras_spos import mixpath_plots
+from keras_spos import plots
 from recipes import mixpath
 from recipes.common import (
     Output,
@@ -45,7 +45,7 @@ def main():
         part: [np.concatenate([v[part][i] for v in first.values()]) for i in (0, 1)]
         for part in PAPER
     }
-    mixpath_plots.plot_shadow_parameters(
+    plots.plot_shadow_parameters(
         joined, expected=PAPER, path=output.path("figure5.png")
     )
     summary = {name: ratios(parts) for name, parts in values.items()}

@@ -13,7 +13,7 @@ supernets stay in the output folder as <name>.keras; other recipes take them wit
 
 import numpy as np
 
-from keras_spos import mixpath_plots
+from keras_spos import plots
 from recipes import mixpath
 from recipes.common import Output, arguments, markdown_table, settings_dict
 
@@ -33,7 +33,7 @@ def main():
                 name, _scores(experiment, m, shadow)
             )
             output.say(f"{name}: {_row(name, results[name])}")
-    mixpath_plots.plot_histograms(
+    plots.plot_histograms(
         {
             f"m = {m}": {
                 "shadow batch norms": results[f"m{m}_sbn"]["learned"],

@@ -5,7 +5,7 @@ This is where the benchmark's accuracies are read, once all scores are final.
 
 import numpy as np
 
-from keras_spos import plots, rank_plots, ranking
+from keras_spos import plots, ranking
 from recipes.common import markdown_table, settings_dict
 
 
@@ -101,7 +101,7 @@ def finish(study, runs, rows, truth, flops, paper, note):
     }
     sample = np.array(first[0]["rows"])
     costs = study.table.read(flops)[sample]
-    rank_plots.plot_ranks(
+    plots.plot_ranks(
         {**scores, "FLOPs alone\n": costs},
         truths[sample],
         costs,

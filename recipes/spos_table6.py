@@ -242,7 +242,7 @@ def _percent(share):
 
 
 def _report(output, args, settings, bitops, rows, results, histories):
-    from keras_spos import plots, setting_plots
+    from keras_spos import plots
 
     paper = PAPER[args.depth]
     header = [
@@ -276,7 +276,7 @@ def _report(output, args, settings, bitops, rows, results, histories):
     named = {f"under {name}": result for name, result in results.items()}
     plots.plot_history(named, path=output.path("search.png"))
     limits = {f"found under {n}": r.best.path for n, r in results.items()}
-    setting_plots.plot_settings(bitops, limits, path=output.path("bits.png"))
+    plots.plot_settings(bitops, limits, path=output.path("bits.png"))
     output.report(
         settings_dict(settings),
         {

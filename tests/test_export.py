@@ -271,7 +271,7 @@ def test_what_is_refused(tmp_path):
 
 @pytest.mark.parametrize("wrong", [1.01, np.nan])
 def test_a_wrong_file_is_not_left(tmp_path, monkeypatch, wrong):
-    from keras_spos import onnx_writer
+    from keras_spos.export import onnx_writer
 
     model = small_model()
     file = tmp_path / "a.onnx"
@@ -301,7 +301,7 @@ def fresh_network():
 @pytest.mark.parametrize("wrong", [0, 1.01])
 @pytest.mark.parametrize("axes", [2, 4])
 def test_a_wrong_file_of_tiny_outputs(wrong, axes, tmp_path, monkeypatch):
-    from keras_spos import onnx_writer
+    from keras_spos.export import onnx_writer
 
     model = fresh_network()
     report = ks.to_onnx(model, tmp_path / "a.onnx")

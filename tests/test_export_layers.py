@@ -8,9 +8,9 @@ from keras import layers, ops
 from models import model_of
 
 import keras_spos as ks
-from keras_spos.onnx_functions import UnsupportedLayerError
-from keras_spos.onnx_layers import WRITERS
-from keras_spos.onnx_writer import write
+from keras_spos.export.onnx_functions import UnsupportedLayerError
+from keras_spos.export.onnx_layers import WRITERS
+from keras_spos.export.onnx_writer import write
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 

@@ -6,7 +6,8 @@ import onnx
 import pytest
 from models import SHAPE, randomize
 
-from keras_spos import onnx_quantized, onnx_writer, spaces, to_onnx
+from keras_spos import spaces, to_onnx
+from keras_spos.export import onnx_quantized, onnx_writer
 from keras_spos.layers import PACT, QuantizedConv2D
 
 

@@ -21,7 +21,6 @@ PARTS = [
         "layer_flops",
         "losses",
         "numpy_initializers",
-        "plot_style",
         "quantizers",
         "ranking",
         "scores",
@@ -42,12 +41,9 @@ PARTS = [
         "callbacks",
         "spaces",
         "export",
-        "int8_arguments",
         "population",
-        "tf_keras_twin",
     ],
-    ["int8"],
-    ["mixpath_plots", "plots", "rank_plots", "setting_plots"],
+    ["plots"],
 ]
 # What the library may not import at once; Keras itself imports some, where installed.
 HEAVY = [
@@ -74,8 +70,7 @@ print("tensorflow" in sys.modules)
 
 def part(name):
     """The part that a module's full name belongs to."""
-    first = name.split(".")[1]
-    return "export" if first.startswith("onnx") else first
+    return name.split(".")[1]
 
 
 def imported(tree):

@@ -10,7 +10,8 @@ import pytest
 from keras import layers
 from models import randomize
 
-from keras_spos import int8, int8_arguments, spaces, to_int8, to_onnx
+from keras_spos import spaces, to_int8, to_onnx
+from keras_spos.export import int8, int8_arguments
 from keras_spos.layers import QuantizedConv2D
 
 # What is written depends on weights alone, and JAX takes minutes to train the network.
@@ -99,7 +100,7 @@ def test_a_file_whose_accuracy_cannot_be_measured_is_not_left(
     def fails(path, images):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("keras_spos.int8._run_onnx", fails)
+    monkeypatch.setattr("keras_spos.export.int8._run_onnx", fails)
     x, y = colours(9)
     with pytest.raises(RuntimeError, match="out of memory"):
         to_int8(trained, x, tmp_path / "net.onnx", validation=(x, y))
@@ -109,8 +110,8 @@ def test_a_file_whose_accuracy_cannot_be_measured_is_not_left(
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_where_nothing_can_be_written(ending, tmp_path, monkeypatch):
     """It is noticed before any work."""
-    monkeypatch.setattr(f"keras_spos.int8._write_{ending}", None)
-    monkeypatch.setattr("keras_spos.export._write", None)
+    monkeypatch.setattr(f"keras_spos.export.int8._write_{ending}", None)
+    monkeypatch.setattr("keras_spos.export.onnx_export._write", None)
     model, x = network(), colours(3)[0]
     folder, temporary = (tmp_path / f"{name}.{ending}" for name in "ab")
     folder.mkdir()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_spos import rank_plots
+from keras_spos import plots
 from keras_spos.ranking import kendall_tau
 
 
@@ -10,7 +10,7 @@ def test_ranks(tmp_path):
     rng = np.random.default_rng(0)
     truth = rng.normal(size=30)
     scores = {f"net {i}": truth + rng.normal(size=30) * i for i in range(5)}
-    figure = rank_plots.plot_ranks(scores, truth, truth * 1e6, tmp_path / "ranks.png")
+    figure = plots.plot_ranks(scores, truth, truth * 1e6, tmp_path / "ranks.png")
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert len(panels) == 5
     for axes, values in zip(panels, scores.values(), strict=True):
@@ -24,7 +24,7 @@ def test_ranks(tmp_path):
 def test_search_curves(tmp_path):
     evaluations = [10, 20, 30]
     values = np.array([[3.0, 1.0, 0.0], [5.0, 2.0, 0.5], [4.0, 3.0, 0.0]])
-    figure = rank_plots.plot_search_curves(
+    figure = plots.plot_search_curves(
         {"evolution": (evaluations, values), "random": (evaluations, values + 1)},
         tmp_path / "curves.png",
     )

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_spos.onnx_functions import UnsupportedLayerError
+from keras_spos.export.onnx_functions import UnsupportedLayerError
 
 _PLAIN = (0, 1, 2)
 

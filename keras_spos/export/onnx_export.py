@@ -13,10 +13,10 @@ import os
 
 import keras
 
+from keras_spos.export.onnx_compare import compare, in_float32
+from keras_spos.export.onnx_functions import UnsupportedLayerError
 from keras_spos.graph import check_functional, functional
 from keras_spos.layers.searchable import SearchableLayer
-from keras_spos.onnx_compare import compare, in_float32
-from keras_spos.onnx_functions import UnsupportedLayerError
 from keras_spos.optional import require
 from keras_spos.whole_file import whole_file
 
@@ -166,8 +166,8 @@ def _check_sizes(model):
 
 def _write(model, path, batch_size, opset, channels_first):
     """Writes the file; returns which writer could, and the levels of quantizers."""
-    from keras_spos.onnx_trace import trace
-    from keras_spos.onnx_writer import write
+    from keras_spos.export.onnx_trace import trace
+    from keras_spos.export.onnx_writer import write
 
     try:
         proto, levels = write(model, batch_size, opset, channels_first)

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_spos import CostTable, Decision, SearchSpace
 from keras_spos.costs import Block
-from keras_spos.setting_plots import plot_settings
+from keras_spos.plots import plot_settings
 
 
 def test_every_block_of_every_network(tmp_path):

@@ -1,18 +1,13 @@
 """Figures of searches and architectures.
 
-Each function returns a `matplotlib.figure.Figure` and writes it if given a file name.
-No window is opened and no global state of matplotlib is touched.
-
 Example:
     >>> results = {"evolution": a, "random search": b}             # doctest: +SKIP
-    >>> plots.plot_history(results, "figure_2.png")                # doctest: +SKIP
-    >>> plots.plot_front(results, "flops", limit=330e6)            # doctest: +SKIP
-    >>> plots.plot_architecture(net.space, a.best.path)            # doctest: +SKIP
+    >>> plot_history(results, "figure_2.png")                      # doctest: +SKIP
 """
 
 import numpy as np
 
-from keras_spos.plot_style import (
+from keras_spos.plots.style import (
     COLORS,
     GREY,
     engineering,

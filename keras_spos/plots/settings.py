@@ -7,7 +7,7 @@ Example:
 
 import numpy as np
 
-from keras_spos.plot_style import finish, new_figure, text_color
+from keras_spos.plots.style import finish, new_figure, text_color
 
 
 def plot_settings(table, paths, path=None, title=None):

@@ -15,9 +15,13 @@ import warnings
 
 import numpy as np
 
-from keras_spos.export import to_onnx
-from keras_spos.int8_arguments import calibration_images, check_model, labelled_images
-from keras_spos.onnx_compare import in_float32
+from keras_spos.export.int8_arguments import (
+    calibration_images,
+    check_model,
+    labelled_images,
+)
+from keras_spos.export.onnx_compare import in_float32
+from keras_spos.export.onnx_export import to_onnx
 from keras_spos.optional import require
 from keras_spos.whole_file import whole_file
 
@@ -188,7 +192,7 @@ def _write_tflite(model, images, path, tuning):
     """Writes the file; returns how far the twin is from the model."""
     tf = require("tensorflow")
     require("tf_keras", "'keras_spos[int8]'")
-    from keras_spos.tf_keras_twin import largest_difference, twin
+    from keras_spos.export.tf_keras_twin import largest_difference, twin
 
     with _quiet():
         copy = twin(model)

@@ -1,12 +1,8 @@
-"""Figures of the MixPath paper: histograms and batch norm parameters.
-
-As in `plots`, each function returns a `matplotlib.figure.Figure` and writes it if given
-a file name.
-"""
+"""Figures of the MixPath paper: histograms and batch norm parameters."""
 
 import numpy as np
 
-from keras_spos.plot_style import COLORS, GREY, finish, style
+from keras_spos.plots.style import COLORS, GREY, finish, style
 
 
 def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):

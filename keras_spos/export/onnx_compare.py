@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_spos.export.onnx_reference import run
 from keras_spos.extraction import copy_adapted
 from keras_spos.graph import functional
-from keras_spos.onnx_reference import run
 from keras_spos.own_code import rebuild
 
 # Near 1e-38 float32 has fewer digits, or none: TensorFlow makes such numbers zeros.

@@ -1,7 +1,5 @@
 """Figures of rankings: predicted against true, and what a search loses on a table.
 
-Each function returns a `matplotlib.figure.Figure` and writes it if given a file name.
-
 Example:
     >>> plot_ranks({"recalibrated": scores}, truth, flops, "ranks.png")
     ...                                                            # doctest: +SKIP
@@ -9,7 +7,14 @@ Example:
 
 import numpy as np
 
-from keras_spos.plot_style import COLORS, GREY, engineering, finish, new_figure, palette
+from keras_spos.plots.style import (
+    COLORS,
+    GREY,
+    engineering,
+    finish,
+    new_figure,
+    palette,
+)
 from keras_spos.ranking import kendall_tau
 
 

@@ -9,7 +9,7 @@ its Keras tensor, and an ONNX Transpose is written only where a layer needs anot
 order: one after the input, for most networks.
 
 Example:
-    >>> from keras_spos.onnx_writer import write
+    >>> from keras_spos.export.onnx_writer import write
     >>> proto, _ = write(model, batch_size=1, opset=17)            # doctest: +SKIP
 """
 
@@ -22,10 +22,10 @@ import onnx
 from keras import ops
 from onnx import helper, numpy_helper
 
+from keras_spos.export.onnx_fold import fold
+from keras_spos.export.onnx_functions import UnsupportedLayerError
+from keras_spos.export.onnx_layers import WRITERS
 from keras_spos.graph import functional, nodes
-from keras_spos.onnx_fold import fold
-from keras_spos.onnx_functions import UnsupportedLayerError
-from keras_spos.onnx_layers import WRITERS
 
 # Layers that take numbers of any type.
 _CASTS = (

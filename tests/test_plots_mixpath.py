@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_spos import mixpath_plots
+from keras_spos import plots
 
 
 def test_histograms_share_their_axes(tmp_path):
@@ -11,7 +11,7 @@ def test_histograms_share_their_axes(tmp_path):
         "m = 2": {"shadow": [0.5, 0.6, 0.6], "one": [0.2]},
     }
     file = tmp_path / "figure.png"
-    figure = mixpath_plots.plot_histograms(panels, file, bins=5)
+    figure = plots.plot_histograms(panels, file, bins=5)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(panels)
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     means = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]
@@ -21,7 +21,7 @@ def test_histograms_share_their_axes(tmp_path):
 
 def test_ratios_of_shadow_batch_norms():
     two = np.array([1.0, -2.0, 4.0])
-    figure = mixpath_plots.plot_shadow_parameters(
+    figure = plots.plot_shadow_parameters(
         {"mean": (two / 2, two), "scale": (two * 1.1, two)},
         expected={"mean": 0.5, "scale": 1.0},
     )

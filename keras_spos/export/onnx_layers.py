@@ -10,10 +10,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_spos import onnx_functions, onnx_quantized
+from keras_spos.export import onnx_functions, onnx_quantized
+from keras_spos.export.onnx_attention import attention
+from keras_spos.export.onnx_functions import UnsupportedLayerError, activate
 from keras_spos.layers import PACT, QuantizedConv2D
-from keras_spos.onnx_attention import attention
-from keras_spos.onnx_functions import UnsupportedLayerError, activate
 from keras_spos.quantizers import FLOAT
 
 

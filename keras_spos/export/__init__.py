@@ -1,0 +1,14 @@
+"""How a subnet is shipped: ONNX files, and int8 for ONNX Runtime and TensorFlow Lite.
+
+Every file is run beside the model that it was made of before it is kept.
+
+Example:
+    >>> subnet = net.extract(result.best.path)                     # doctest: +SKIP
+    >>> to_onnx(subnet, "best.onnx")                               # doctest: +SKIP
+    >>> to_int8(subnet, x_train[:500], "best.tflite")              # doctest: +SKIP
+"""
+
+from keras_spos.export.int8 import Int8Report, to_int8
+from keras_spos.export.onnx_export import OnnxReport, to_onnx
+
+__all__ = ["Int8Report", "OnnxReport", "to_int8", "to_onnx"]
