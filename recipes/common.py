@@ -93,9 +93,10 @@ def _existing_folder(path):
 
 def _seed(text):
     seed = int(text)
-    # What NumPy's global generator takes.
-    if not 0 <= seed < 2**32:
-        raise argparse.ArgumentTypeError(f"Expected 0 to 2**32 - 1. Received: {seed}")
+    # NumPy's global generator takes 32 bits, and supernets of one run 1000 * seed + n.
+    most = 2**32 // 1000 - 1
+    if not 0 <= seed <= most:
+        raise argparse.ArgumentTypeError(f"Expected 0 to {most}. Received: {seed}")
     return seed
 
 

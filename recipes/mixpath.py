@@ -12,7 +12,7 @@ import numpy as np
 
 import keras_spos as ks
 from keras_spos import callbacks, search, spaces
-from recipes.common import checksum
+from recipes.common import Output, checksum, existing_file, parser_for
 from recipes.experiment import BaseExperiment
 from recipes.progress import Progress
 
@@ -266,6 +266,26 @@ class Experiment(BaseExperiment):
         model.compile(loss=ks.SmoothedCrossentropy(0.0), metrics=metrics)
         result = model.evaluate(self.test_data(), verbose=0, return_dict=True)
         return {"top1": float(result["top1"]), "top5": float(result["top5"])}
+
+
+def begin(recipe, description, **files):
+    """Begins a recipe on one supernet with m = 2, trained now or read from a file.
+
+    Args:
+        recipe: The recipe's name.
+        description: Its docstring.
+        **files: Further arguments that name files, with their help texts.
+
+    Returns:
+        A tuple (arguments, `Experiment`, supernet).
+    """
+    parser = parser_for(description.splitlines()[0], list(PRESETS))
+    files = {"supernet": "a trained supernet with m = 2", **files}
+    for name, text in files.items():
+        parser.add_argument(f"--{name}", type=existing_file, help=text)
+    args = parser.parse_args()
+    experiment = Experiment(PRESETS[args.preset], Output(recipe, args), args)
+    return args, experiment, experiment.supernet(2, file=args.supernet)
 
 
 def supernet_name(max_paths, shadow=True):

@@ -12,13 +12,7 @@ from keras import ops
 
 from keras_spos import plots
 from recipes import mixpath
-from recipes.common import (
-    Output,
-    existing_file,
-    markdown_table,
-    parser_for,
-    settings_dict,
-)
+from recipes.common import markdown_table, settings_dict
 
 # Where the ratios centre in the paper.
 PAPER = {"mean": 0.5, "variance": 0.25, "scale": 1.0, "offset": 1.0}
@@ -26,15 +20,8 @@ PAPER = {"mean": 0.5, "variance": 0.25, "scale": 1.0, "offset": 1.0}
 
 def main():
     """Runs the recipe."""
-    parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument(
-        "--supernet", type=existing_file, help="a trained supernet with m = 2"
-    )
-    args = parser.parse_args()
-    settings = mixpath.PRESETS[args.preset]
-    output = Output("mixpath_figure5", args)
-    experiment = mixpath.Experiment(settings, output, args)
-    net = experiment.supernet(2, file=args.supernet)
+    args, experiment, net = mixpath.begin("mixpath_figure5", __doc__)
+    output, settings = experiment.output, experiment.settings
     values = {
         f"{block.name} {group.name}": parameters(group.norm)
         for block in net.searchable_layers

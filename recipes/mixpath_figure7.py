@@ -12,26 +12,13 @@ import numpy as np
 import keras_spos as ks
 from keras_spos import plots, search
 from recipes import mixpath
-from recipes.common import (
-    Output,
-    existing_file,
-    markdown_table,
-    parser_for,
-    settings_dict,
-)
+from recipes.common import markdown_table, settings_dict
 
 
 def main():
     """Runs the recipe."""
-    parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument(
-        "--supernet", type=existing_file, help="a trained supernet with m = 2"
-    )
-    args = parser.parse_args()
-    settings = mixpath.PRESETS[args.preset]
-    output = Output("mixpath_figure7", args)
-    experiment = mixpath.Experiment(settings, output, args)
-    net = experiment.supernet(2, file=args.supernet)
+    args, experiment, net = mixpath.begin("mixpath_figure7", __doc__)
+    output, settings = experiment.output, experiment.settings
     flops = ks.flops_table(net)
     score = experiment.evaluator(net)
     results = {

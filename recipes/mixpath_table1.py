@@ -15,14 +15,7 @@ from keras import layers
 import keras_spos as ks
 from keras_spos import plots
 from recipes import mixpath
-from recipes.common import (
-    Output,
-    checksum,
-    existing_file,
-    markdown_table,
-    parser_for,
-    settings_dict,
-)
+from recipes.common import checksum, markdown_table, settings_dict
 
 # Parameters and multiply-adds in millions, test error in percent (Table 1).
 PAPER = {
@@ -44,18 +37,10 @@ OTHERS = {
 
 def main():
     """Runs the recipe."""
-    parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument(
-        "--supernet", type=existing_file, help="a trained supernet with m = 2"
+    args, experiment, net = mixpath.begin(
+        "mixpath_table1", __doc__, network="a trained network to carry over"
     )
-    parser.add_argument(
-        "--network", type=existing_file, help="a trained network to carry over"
-    )
-    args = parser.parse_args()
-    settings = mixpath.PRESETS[args.preset]
-    output = Output("mixpath_table1", args)
-    experiment = mixpath.Experiment(settings, output, args)
-    net = experiment.supernet(2, file=args.supernet)
+    output, settings = experiment.output, experiment.settings
     flops = ks.flops_table(net)
     found = experiment.nsga2(net, experiment.evaluator(net), flops)
     output.say(f"NSGA-II: {found.best}")

@@ -16,13 +16,7 @@ from keras import ops
 
 from keras_spos import data
 from recipes import mixpath
-from recipes.common import (
-    Output,
-    existing_file,
-    markdown_table,
-    parser_for,
-    settings_dict,
-)
+from recipes.common import markdown_table, settings_dict
 
 IMAGES = 10
 KINDS = ("before the batch norm", "block output")
@@ -32,15 +26,8 @@ PAPER = {"feature map": (0.9342, 6e-5), "Jacobian matrix": (0.9042, 1e-5)}
 
 def main():
     """Runs the recipe."""
-    parser = parser_for(__doc__.splitlines()[0], list(mixpath.PRESETS))
-    parser.add_argument(
-        "--supernet", type=existing_file, help="a trained supernet with m = 2"
-    )
-    args = parser.parse_args()
-    settings = mixpath.PRESETS[args.preset]
-    output = Output("mixpath_table4", args)
-    experiment = mixpath.Experiment(settings, output, args)
-    net = experiment.supernet(2, file=args.supernet)
+    args, experiment, net = mixpath.begin("mixpath_table4", __doc__)
+    output, settings = experiment.output, experiment.settings
     test = data.balanced_subset(experiment.splits.test, n=IMAGES, seed=args.seed)
     images = experiment.standardise(test.images)
     block = net.searchable_layers[0]
