@@ -13,14 +13,18 @@ Example:
 
 import functools
 import json
-import warnings
 
 import keras
 from keras import ops
 
 from keras_spos.extraction import extract, inherit
+from keras_spos.graph_checks import (
+    check_files_can_hold,
+    check_none_is_hidden,
+    warn_of_metrics_in_layers,
+    warn_of_what_extract_cannot_rebuild,
+)
 from keras_spos.layers.searchable import SearchableLayer
-from keras_spos.own_code import can_rebuild
 from keras_spos.path_trainer import PathTrainer
 from keras_spos.samplers import UniformSampler
 from keras_spos.signatures import network_signature
@@ -83,14 +87,14 @@ class Supernet(PathTrainer):
         **kwargs,
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
-        _check_none_is_hidden(self)
+        check_none_is_hidden(self)
         if not self.searchable_layers:
             raise ValueError(
                 "A Supernet needs at least one searchable layer, such as a "
                 "ChoiceBlock, in its graph. Received: none."
             )
-        _warn_of_what_extract_cannot_rebuild(self)
-        _warn_of_metrics_in_layers(self)
+        warn_of_what_extract_cannot_rebuild(self)
+        warn_of_metrics_in_layers(self)
         self.space = SearchSpace(
             _read_decisions(self.searchable_layers),
             network_signature(self, SearchableLayer),
@@ -206,7 +210,7 @@ class Supernet(PathTrainer):
                 "To save a supernet takes a sampler with `get_config` and "
                 f"`from_config`. Received: {self.sampler!r}"
             )
-        _check_none_is_shared(self)
+        check_files_can_hold(self)
         return {
             **super().get_config(),
             "sampler": keras.saving.serialize_keras_object(self.sampler),
@@ -237,79 +241,6 @@ class Supernet(PathTrainer):
         model = keras.Model.from_config(config, custom_objects=custom_objects)
         return cls(
             model.input, model.output, name=model.name, trainable=model.trainable, **own
-        )
-
-
-def _check_none_is_hidden(net):
-    own = {id(layer) for layer in net.searchable_layers}
-    for layer in net._flatten_layers():
-        if isinstance(layer, SearchableLayer) and id(layer) not in own:
-            raise ValueError(
-                f"Searchable layer {layer.name!r} is inside another layer or model, "
-                "where no path reaches it. Use it in the supernet's own graph."
-            )
-
-
-def _check_none_is_shared(net):
-    """Refuses to describe layers that Keras would make again as several, or as one."""
-    for chain in net._flatten_layers():
-        names = [x.name for x in getattr(chain, "layers", ())]
-        if isinstance(chain, keras.Sequential) and len(set(names)) < len(names):
-            raise ValueError(
-                "Keras saves a list of layers with each of them once. Received: "
-                f"{names} in {chain.name!r}. Write it as a Functional model, which may "
-                "call a layer twice; or save the weights alone (`save_weights`), and "
-                "load them into a net that is built anew."
-            )
-    called = {id(operation) for operation in net.operations}
-    options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
-    for parts in (net.operations, *options):
-        parts = [p for p in parts if isinstance(p, keras.layers.Layer)]
-        first = {}
-        for part in parts:
-            inside = part._flatten_layers()
-            graphs = [layer for layer in inside if isinstance(layer, keras.Model)]
-            in_graphs = {
-                id(layer) for x in graphs for layer in x._flatten_layers(False)
-            }
-            known = {id(layer) for layer in inside}
-            for layer in inside:
-                if not layer.weights:
-                    continue
-                home = first.setdefault(id(layer), part)
-                # What comes first by itself, with what it is made of, is found again;
-                # not in a graph, if it is called outside of it too.
-                if id(home) not in known or id(home) in called & in_graphs:
-                    raise ValueError(
-                        "A file of a supernet has each layer in one place. Received: "
-                        f"{layer.name!r}, in {home.name!r} and in {part.name!r}. Give "
-                        "each a layer of its own; or save the weights alone "
-                        "(`save_weights`), and load them into a net that is built anew."
-                    )
-
-
-def _warn_of_what_extract_cannot_rebuild(net):
-    names = [
-        layer.name
-        for layer in net._flatten_layers(include_self=False)
-        if not isinstance(layer, SearchableLayer) and not can_rebuild(layer)
-    ]
-    if names:
-        warnings.warn(
-            "`extract` and loading make layers again from their configs. Expected a "
-            "`get_config` in every class, and named functions in the place of lambdas. "
-            f"Received: {sorted(names)}",
-            stacklevel=3,
-        )
-
-
-def _warn_of_metrics_in_layers(net):
-    names = [layer.name for layer in net._flatten_layers() if layer._metrics]
-    if names:
-        warnings.warn(
-            "A step does not update metrics that layers own; give them to `compile`. "
-            f"Received: layers with metrics of their own, {sorted(names)}",
-            stacklevel=3,
         )
 
 

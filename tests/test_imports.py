@@ -30,7 +30,7 @@ PARTS = [
     ["own_code"],
     ["signatures"],
     ["costs", "layers", "tabular"],
-    ["dependence"],
+    ["dependence", "graph_checks"],
     ["samplers", "counting", "engine", "extraction"],
     ["multi_path_samplers", "loss_head", "recalibration"],
     ["path_trainer"],

@@ -1,0 +1,88 @@
+"""What a supernet's graph may not hold, and what its user should know of it."""
+
+import warnings
+
+import keras
+
+from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.own_code import can_rebuild
+
+
+def check_none_is_hidden(net):
+    """Refuses searchable layers inside of others, where no path would reach them."""
+    own = {id(layer) for layer in net.searchable_layers}
+    for layer in net._flatten_layers():
+        if isinstance(layer, SearchableLayer) and id(layer) not in own:
+            raise ValueError(
+                f"Searchable layer {layer.name!r} is inside another layer or model, "
+                "where no path reaches it. Use it in the supernet's own graph."
+            )
+
+
+def check_files_can_hold(net):
+    """Refuses layers that a file would hold twice, or several that it would join."""
+    for chain in net._flatten_layers():
+        names = [x.name for x in getattr(chain, "layers", ())]
+        if isinstance(chain, keras.Sequential) and len(set(names)) < len(names):
+            raise ValueError(
+                "Keras saves a list of layers with each of them once. Received: "
+                f"{names} in {chain.name!r}. Write it as a Functional model, which may "
+                "call a layer twice; or save the weights alone (`save_weights`), and "
+                "load them into a net that is built anew."
+            )
+    called = {id(operation) for operation in net.operations}
+    options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
+    for parts in (net.operations, *options):
+        _check_each_is_in_one_part(parts, called)
+
+
+def _check_each_is_in_one_part(parts, called):
+    """Refuses a layer with weights that a file would have in two of these parts."""
+    first = {}
+    for part in parts:
+        if not isinstance(part, keras.layers.Layer):
+            continue
+        inside = part._flatten_layers()
+        graphs = [layer for layer in inside if isinstance(layer, keras.Model)]
+        in_graphs = {id(layer) for x in graphs for layer in x._flatten_layers(False)}
+        known = {id(layer) for layer in inside}
+        for layer in inside:
+            if not layer.weights:
+                continue
+            home = first.setdefault(id(layer), part)
+            # What comes first by itself, with what it is made of, is found again; not
+            # in a graph, if it is called outside of it too.
+            if id(home) not in known or id(home) in called & in_graphs:
+                raise ValueError(
+                    "A file of a supernet has each layer in one place. Received: "
+                    f"{layer.name!r}, in {home.name!r} and in {part.name!r}. Give "
+                    "each a layer of its own; or save the weights alone "
+                    "(`save_weights`), and load them into a net that is built anew."
+                )
+
+
+def warn_of_what_extract_cannot_rebuild(net):
+    """Warns of layers whose configs do not say all that they are made of."""
+    names = [
+        layer.name
+        for layer in net._flatten_layers(include_self=False)
+        if not isinstance(layer, SearchableLayer) and not can_rebuild(layer)
+    ]
+    if names:
+        warnings.warn(
+            "`extract` and loading make layers again from their configs. Expected a "
+            "`get_config` in every class, and named functions in the place of lambdas. "
+            f"Received: {sorted(names)}",
+            stacklevel=3,
+        )
+
+
+def warn_of_metrics_in_layers(net):
+    """Warns of metrics that only a layer's own call would update."""
+    names = [layer.name for layer in net._flatten_layers() if layer._metrics]
+    if names:
+        warnings.warn(
+            "A step does not update metrics that layers own; give them to `compile`. "
+            f"Received: layers with metrics of their own, {sorted(names)}",
+            stacklevel=3,
+        )
