@@ -20,6 +20,21 @@ def test_no_two_kernels_are_equal(name):
     assert len({k.tobytes() for k in kernels}) == len(kernels) > 100
 
 
+def test_s1_begins_as_in_the_authors_code():
+    keras.utils.set_random_seed(0)
+    net = spaces.mixpath_s1(channels=(48, 96), strides=(1, 2))
+    kernels = {v.path: np.asarray(v) for v in net.trainable_variables if v.ndim > 1}
+    classifier = kernels.pop("classifier/kernel")
+    assert 0.95 / 10**0.5 < np.abs(classifier).max() <= 1 / 10**0.5
+    for path, kernel in kernels.items():
+        size, _, inputs, outputs = kernel.shape
+        # A depthwise kernel's output channels are its input channels.
+        outputs = inputs if outputs == 1 else outputs
+        scaled = kernel.ravel() / (2 / (size**2 * outputs)) ** 0.5
+        assert scipy.stats.kstest(scaled, "norm").pvalue > 1e-4, path
+    assert len(kernels) == 2 + 2 * 2 * 6
+
+
 @on_jax
 @pytest.mark.parametrize(
     "initializer",

@@ -1,7 +1,8 @@
 """MixPath's space S1: inverted bottlenecks that mix depthwise kernels, for CIFAR-10.
 
 Section 4.1 of the MixPath paper. Details that the paper leaves open are those of the
-authors' released code.
+authors' released code; but weight decay is on kernels alone, there on batch norms and
+the classifier's bias as well.
 
 Example:
     >>> net = mixpath_s1(max_paths=2)
@@ -18,8 +19,8 @@ from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import (
     coupled_l2,
     even_padding,
-    he_depthwise,
     norm,
+    padding_of,
     plain_convolution,
 )
 from keras_spos.supernet import Supernet
@@ -112,7 +113,10 @@ def mixpath_s1(
     x = layers.GlobalAveragePooling2D()(x)
     outputs = layers.Dense(
         num_classes,
-        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.01),
+        # Within 1 / sqrt(classes).
+        kernel_initializer=keras.initializers.VarianceScaling(
+            1 / 3, "fan_out", "uniform"
+        ),
         kernel_regularizer=coupled_l2(l2),
         name="classifier",
     )(x)
@@ -126,13 +130,18 @@ def mixpath_s1(
 
 
 class _Layers:
-    """The layers that S1 is made of."""
+    """The layers that S1 is made of, with the initializers of the authors' code.
+
+    Weights are N(0, 2 / (k^2 output channels)), of depthwise convolutions too.
+    """
 
     def __init__(self, l2):
         self.l2 = l2
 
     def kernel(self, channels, kernel_size, stride=1):
-        return plain_convolution(channels, kernel_size, stride, self.l2)
+        return plain_convolution(
+            channels, kernel_size, stride, self.l2, _initializer("fan_out")
+        )
 
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
@@ -141,8 +150,20 @@ class _Layers:
 
     def depthwise(self, kernel_size, stride):
         """A branch: depthwise convolution, batch norm, activation."""
-        kernel = he_depthwise(kernel_size, stride, self.l2)
+        kernel = layers.DepthwiseConv2D(
+            kernel_size,
+            stride,
+            padding=padding_of(stride),
+            use_bias=False,
+            # Keras counts all channels as inputs of each, and one as its output.
+            depthwise_initializer=_initializer("fan_in"),
+            depthwise_regularizer=coupled_l2(self.l2),
+        )
         return [*even_padding(kernel_size, stride), kernel, *_norm_and_activation()]
+
+
+def _initializer(mode):
+    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
 
 
 def _norm_and_activation():
