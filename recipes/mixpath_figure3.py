@@ -7,13 +7,14 @@ norms and with one batch norm, and One-Shot, which runs all paths and drops more
 more of them. After every second epoch the same random paths are scored with the batch
 statistics that the supernet has learned; at the end many more are. The band is one
 standard deviation to either side: the paper's shows "variances", without saying how.
+Nor does it say which of its spaces for ImageNet this is: `paper` trains S2.
 """
 
 import numpy as np
 
 import keras_spos as ks
 from keras_spos import callbacks, plots, spaces
-from recipes import mixpath
+from recipes import mixpath, spos
 from recipes.common import Output, arguments, markdown_table, settings_dict
 
 PRESETS = {
@@ -23,7 +24,7 @@ PRESETS = {
         space={"input_shape": (224, 224, 3)},
         validation_per_class=50,
         batch_size=1024,
-        epochs=120,
+        epochs=spos.SUPERNET_EPOCHS,  # Here too 120 epochs of all images.
         learning_rate=0.1,
         l2=1e-5,
         sampled_paths=3_000,

@@ -4,7 +4,8 @@
 
 NSGA-II looks for networks on a supernet of S1 with m = 2; the most accurate of its
 front is trained from scratch and tested (`paper`: the most accurate with at most the
-published network's multiply-adds). With ``--supernet FILE`` (m2_sbn.keras of
+published network's multiply-adds). The paper says neither which m its network has nor
+how it is trained: here as supernets are. With ``--supernet FILE`` (m2_sbn.keras of
 mixpath_figure6) none is trained. With ``--network FILE``, a network trained on another
 data set (such as ImageNet; mixpath_table2 writes one), that one is fine-tuned here too.
 """

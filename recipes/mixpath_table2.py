@@ -16,7 +16,7 @@ import keras
 
 import keras_spos as ks
 from keras_spos import spaces
-from recipes import mixpath, mnasnet
+from recipes import mixpath, mnasnet, spos
 from recipes.common import Output, arguments, markdown_table, settings_dict
 
 SMALL_SKELETON = (
@@ -57,7 +57,7 @@ PRESETS = {
         space={"input_shape": (224, 224, 3), "dropout": mnasnet.DROPOUT},
         validation_per_class=50,
         batch_size=1024,
-        epochs=120,
+        epochs=spos.SUPERNET_EPOCHS,  # Here too 120 epochs of all images.
         learning_rate=0.1,
         l2=mnasnet.L2,  # The paper's for supernets, too.
         most_paths=(1, 2),

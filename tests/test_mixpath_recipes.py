@@ -13,8 +13,10 @@ from keras_spos import search
 from recipes import (
     common,
     mixpath,
+    mixpath_figure3,
     mixpath_figure5,
     mixpath_table2,
+    mixpath_table3,
     mixpath_table4,
     mnasnet,
 )
@@ -133,3 +135,21 @@ def test_mnasnet_rates():
     mnasnet.compile_network(model, 17_500, 1024)
     rate = model.optimizer._learning_rate(125)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(rate), 0.032, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "epochs"),
+    [
+        (mixpath, 50_000, 600),
+        (mixpath_figure3, 1_281_167, 120),
+        (mixpath_table2, 1_281_167, 120),
+        (mixpath_table3, 50_000, 100),
+    ],
+)
+def test_paper_presets_have_the_papers_steps(recipe, images, epochs):
+    """Though images are held out that the paper trains on."""
+    paper = recipe.PRESETS["paper"]
+    classes = 10 if paper.dataset == "cifar10" else 1000
+    left = images - classes * paper.validation_per_class
+    steps = left // paper.batch_size * paper.epochs
+    assert steps == pytest.approx(images / paper.batch_size * epochs, rel=0.005)

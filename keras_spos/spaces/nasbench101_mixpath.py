@@ -8,6 +8,10 @@ batch norm for their number and one more 1x1 convolution:
 
 All cells of a network are equal: the space has one decision.
 
+This is the paper's text on the benchmark's layers, where node 5 has a batch norm and a
+ReLU. In the authors' released code it has a ReLU alone, and no shadow batch norm is
+called.
+
 Example:
     >>> net = nasbench101_mixpath(max_paths=4)
     >>> net.space.size, len({cell_of(net, (i,)) for i in range(net.space.size)})
