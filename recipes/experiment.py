@@ -58,7 +58,7 @@ class BaseExperiment:
         )
 
     def calibration(self):
-        """The fixed, class-balanced training images for batch norm statistics."""
+        """The fixed, class-balanced, unaugmented training images for batch norms."""
         return data.balanced_subset(
             self.splits.train, n=self.settings.calibration_images, seed=self.seed
         )

@@ -2,8 +2,10 @@
 
     python -m recipes.nasbench_macro --preset small --data-dir DIR --tables DIR
 
-As `recipes.spos_table8`, on the 6,561 networks of NAS-Bench-Macro. `--tables` holds
-nasbench_macro.npz (see `keras_spos.tabular`).
+As `recipes.spos_table8`, on the 6,561 networks of NAS-Bench-Macro, which neither paper
+has. `paper` has the rate (0.1 to 0), batch size and weight decay of the benchmark's own
+trainings, and a length of this project's. `--tables` holds nasbench_macro.npz (see
+`keras_spos.tabular`).
 """
 
 from keras_spos import spaces, tabular

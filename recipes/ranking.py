@@ -242,7 +242,7 @@ class Study:
         return self.output.finish(name, result)
 
     def train(self, net, name, epochs, seed, tracker=None):
-        """Trains as the paper does, with momentum and a cosine schedule."""
+        """Trains with momentum and a cosine schedule, as NAS-Bench-201's authors do."""
         s = self.settings
         batches = data.training(
             self.splits.train,

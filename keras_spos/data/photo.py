@@ -4,7 +4,8 @@ The paper's ImageNet recipe (SPOS, released code; torchvision's transforms): a c
 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3, resized to 224; brightness,
 contrast and saturation scaled by 0.6 to 1.4, *in random order*; mirrored with
 probability 1/2. Evaluation: short side to 256, centre crop of 224. All resizing is
-bilinear with the filter widened when it shrinks (antialiased), as Pillow does it.
+bilinear with the filter widened when it shrinks (antialiased), as Pillow does it; the
+released code evaluates with OpenCV's, which is not.
 
 This is the numpy and Pillow form; `photo_tf` is the same for `tf.data`, `photo_jax`
 the end of it for a batch on a device, and tests hold them equal.

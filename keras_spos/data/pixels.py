@@ -9,7 +9,8 @@ Example:
 
 import numpy as np
 
-# Of the ImageNet training set, as every released code of the papers uses them.
+# Of the ImageNet training set, as MixPath's released code has them. (SPOS's takes
+# pixels as they are, in the order BGR.)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -3,6 +3,9 @@
     pw 1x1 to expansion * channels - BN - ReLU6 - dw k (stride) - BN - ReLU6
         - pw 1x1 to the output channels - BN, plus the input where shapes allow
 
+Weights are N(0, 2 / (k^2 output channels)), of which a depthwise convolution counts
+one; ProxylessNAS's released code counts all. SPOS's for these spaces is not released.
+
 Example:
     >>> build = MobileLayers(l2=4e-5)
     >>> block = build.inverted_residual((28, 28, 32), 32, kernel_size=5, expansion=3)

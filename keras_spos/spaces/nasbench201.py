@@ -70,7 +70,8 @@ def nasbench201(
         cells: Number of cells in each stage (the benchmark's N).
         reduction: 0 for all five operations; 1, 2 or 3 for SPOS's reduced spaces:
             without 1x1 convolution, without average pooling, without both.
-        l2: Coefficient of weight decay in the gradient of kernels (SPOS: 5e-4).
+        l2: Coefficient of weight decay in the gradient of kernels (5e-4 in the
+            benchmark's trainings).
         sampler: Draws each training step's path. Defaults to a `UniformSampler`.
         seed: Seed of the paths.
         name: The model's name.

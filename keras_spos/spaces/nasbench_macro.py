@@ -2,7 +2,10 @@
 
 X. Su et al., "Prioritized Architecture Sampling with Monto-Carlo Tree Search", CVPR
 2021: every one of its 6,561 single-path networks was trained alone on CIFAR-10, which
-makes it the closest tabulated space to SPOS's own.
+makes it the closest tabulated space to SPOS's own. Layers are those of the benchmark's
+released code, but weights begin normal with variance 2 / (k^2 input channels), where a
+depthwise kernel's are all channels; there they are uniform with 1 / (3 k^2 input
+channels), where they are one.
 
 Example:
     >>> net = nasbench_macro()

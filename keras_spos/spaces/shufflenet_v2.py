@@ -99,7 +99,8 @@ def shufflenet_v2(
 
     Returns:
         A `Supernet`. Its batch norms have neither scale nor offset, as in the authors'
-        supernet; ``extract(path, fresh=True)`` gives both to the network to retrain.
+        supernet; ``extract(path, fresh=True)`` gives both to the network to retrain
+        (offsets start at 0, in the authors' code at 0.0001).
     """
     num_blocks = sum(stage_blocks)
     scales = (
