@@ -1,4 +1,4 @@
-"""Evolutionary architecture search (SPOS, section 3.4, Algorithm 1).
+"""Evolutionary architecture search (SPOS, section 3, Algorithm 1).
 
     P_0 = random legal candidates;  Topk = {}
     for i = 1 .. T:

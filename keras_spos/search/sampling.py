@@ -1,4 +1,4 @@
-"""Random candidates that meet every limit, however tight (SPOS, section 3.4).
+"""Random candidates that meet every limit, however tight (SPOS, section 3).
 
 A small space is listed. In a large one uniform draws are tried first; what is still
 missing is built one decision at a time (`descent`), or moved towards the limits, and
