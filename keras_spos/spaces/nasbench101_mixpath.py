@@ -9,8 +9,9 @@ batch norm for their number and one more 1x1 convolution:
 All cells of a network are equal: the space has one decision.
 
 This is the paper's text on the benchmark's layers, where node 5 has a batch norm and a
-ReLU. In the authors' released code it has a ReLU alone, and no shadow batch norm is
-called.
+ReLU. In the authors' released code it has a ReLU alone, no shadow batch norm is called,
+and weights begin by He's rule over output channels, here over input channels: another
+size in the stem and where channels double.
 
 Example:
     >>> net = nasbench101_mixpath(max_paths=4)
