@@ -123,3 +123,25 @@ def test_norms_of_weights_are_those_of_slices(optimizer):
         for _ in range(3):
             model.train_on_batch(x, y)
     assert_close(net.extract((0,)).weights, stock.weights, 1e-5)
+
+
+@pytest.mark.parametrize("widths", [(0, 1), (0, 2)], ids=["parts", "whole"])
+def test_several_widths_at_once_train_their_mean(widths):
+    """Path dropout may keep two widths: two slices of one weight in one step."""
+    inputs = keras.Input((3,), name="input")
+    x = SliceableDense((2, 3, 5), name="first")(inputs)
+    x = SliceableDense((4, 4, 4), name="last")(x)
+    block = ElasticBlock([keras.Model(inputs, x)], widths="abc", name="block")
+    inputs = keras.Input((3,), name="features")
+    net = Supernet(inputs, block(inputs), sampler=FromList([(widths,)]))
+    # Of the five features between the layers, a width has the first few.
+    has = [np.arange(5) < (2, 3, 5)[width] for width in widths]
+    features = layers.Dense(5)(inputs) * np.mean(has, axis=0, dtype="float32")
+    stock = keras.Model(inputs, layers.Dense(4)(features))
+    stock.set_weights(values(randomize(net).trainable_variables))
+    for model in (net, stock):
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), cross_entropy())
+    for batch in [data(6, (3,), seed=i) for i in range(3)]:
+        losses = [model.train_on_batch(*batch) for model in (net, stock)]
+        np.testing.assert_allclose(*losses, 1e-5)
+    assert_close(net.trainable_variables, stock.trainable_variables, 1e-5)

@@ -62,7 +62,7 @@ def apply_together(backend, runner, optimizer, groups):
         optimizer: A built optimizer.
         groups: Pairs (unit, gradients).
     """
-    totals, parts = {}, []
+    totals, parts, entire = {}, [], set()
     for unit, gradients in groups:
         for source, gradient in zip(unit.trainable, gradients, strict=True):
             if gradient is not None:
@@ -70,6 +70,8 @@ def apply_together(backend, runner, optimizer, groups):
                 if is_part(source):
                     parts.append((variable, backend.inside(gradient, source)))
                     gradient = backend.padded(gradient, source)
+                else:
+                    entire.add(id(variable))
                 total = totals.get(id(variable), (variable, None))[1]
                 totals[id(variable)] = (variable, backend.add(total, gradient))
     if not totals:
@@ -77,6 +79,8 @@ def apply_together(backend, runner, optimizer, groups):
         iterations = getattr(optimizer, "inner_optimizer", optimizer)._iterations
         runner.write([iterations], [runner.read([iterations])[0] + 1])
         return
+    # Where several widths are averaged, one may be the whole beside parts of it.
+    parts = [(v, mask) for v, mask in parts if id(v) not in entire]
     variables, gradients = zip(*totals.values(), strict=True)
     in_cond = backend.assigning_in_cond(hasattr(optimizer, "inner_optimizer"))
     with keeping_outside(runner, optimizer, parts), in_cond:
