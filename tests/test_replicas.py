@@ -63,6 +63,10 @@ with scope:
         )(z)
     h = ks.ElasticBlock([keras.Model(inner, z)], widths=("narrow", "wide"))(h)
     h = keras.layers.GlobalAveragePooling2D()(h)
+    # What replicas normalize differs: of a batch norm, its average of means alone
+    # is that of one replica.
+    norm = keras.layers.BatchNormalization(momentum=0.5)
+    h = h + 0.0 * keras.ops.mean(norm(inputs), (1, 2, 3))[:, None]
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
     net.compile(
@@ -71,7 +75,8 @@ with scope:
         metrics=["accuracy"],
     )
 history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
-copies = [getattr(v.value, "values", [v.value]) for v in net.trainable_variables]
+weights = [*net.trainable_variables, norm.moving_mean]
+copies = [getattr(v.value, "values", [v.value]) for v in weights]
 print(json.dumps({
     "weights": [[np.ravel(w).tolist() for w in each] for each in copies],
     "history": history,
