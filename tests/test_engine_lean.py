@@ -191,6 +191,27 @@ def test_batch_norm(affine):
     _check(model)
 
 
+class Doubled(layers.BatchNormalization):
+    """A batch norm of the user's, which computes something else."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+@pytest.mark.parametrize(
+    "make, arguments",
+    [
+        (layers.BatchNormalization, {"trainable": False}),
+        (layers.BatchNormalization, {"renorm": True}),
+        (layers.BatchNormalization, {"axis": 1}),
+        (Doubled, {}),
+    ],
+    ids=["frozen", "renorm", "axis", "subclass"],
+)
+def test_other_batch_norms_are_left_alone(make, arguments):
+    _check(plain_model((3, 3, 3), make(**arguments)))
+
+
 def test_under_xla():
     def build(x):
         x = layers.DepthwiseConv2D(5, padding="same", use_bias=False)(x)
