@@ -48,21 +48,34 @@ def test_optimizers(optimizer):
     )
 
 
+@pytest.mark.parametrize("what", ["decay", "constraint", "optimizer"])
 @pytest.mark.parametrize("first", [0, 1])
-def test_weights_of_equal_shape_that_do_not_decay_alike(first):
+def test_weights_of_equal_shape_that_are_not_updated_alike(first, what):
     net = dense_net()
     kernels = [layer.kernel for layer in net.get_layer("block_0").options]
     before = [np.array(v) for v in kernels]
+    decayed = [x * (1 - 0.5 * 0.1) for x in before]
+    expected = {
+        "decay": before[1],
+        "constraint": np.maximum(decayed[1], 0),
+        "optimizer": before[1] * (1 - 0.5 * 0.02),
+    }
     optimizer = SGD(0.5, momentum=0.9, weight_decay=0.1)
-    optimizer.exclude_from_weight_decay([kernels[1]])
+    if what == "optimizer":
+        options = {"adam_weight_decay": 0.02, "exclude_layers": ["sigmoid"]}
+        optimizer = keras.optimizers.Muon(0.5, weight_decay=0.1, **options)
+    if what == "decay":
+        optimizer.exclude_from_weight_decay([kernels[1]])
+    if what == "constraint":
+        kernels[1].constraint = keras.constraints.NonNeg()
     net.compile(optimizer, cross_entropy())
     x, y = data(4, (3,))
     for option in (first, 1 - first):
         net.sampler = FromList([(option, 0)])
         # Without a gradient: decay alone moves weights.
         net.train_on_batch(x, y, sample_weight=np.zeros(4))
-    np.testing.assert_allclose(kernels[0], before[0] * (1 - 0.5 * 0.1), 1e-6)
-    np.testing.assert_array_equal(kernels[1], before[1])
+    np.testing.assert_allclose(kernels[0], decayed[0], 1e-6)
+    np.testing.assert_allclose(kernels[1], expected[what], 1e-6)
 
 
 @pytest.mark.parametrize("l2", [None, 0.05])

@@ -149,6 +149,22 @@ def test_large_constants_between_blocks():
     np.testing.assert_allclose(net.predict(ones, verbose=0)[0], total)
 
 
+@pytest.mark.parametrize("which", ["arguments", "results"])
+def test_equal_layers_between_blocks_that_are_wired_otherwise(which):
+    x = inputs = keras.Input((3,))
+    outputs = []
+    for place in range(2):
+        x = ChoiceBlock([layers.Identity(), layers.ReLU()])(x)
+        first = layers.Activation("tanh")(x)
+        second = layers.Activation("sigmoid")(first)
+        swap = place == 1 and which == "arguments"
+        x = layers.Subtract()([second, first] if swap else [first, second])
+        outputs.append(second if place == 1 and which == "results" else first)
+    net = Supernet(inputs, [*outputs, x])
+    for ours, stock in zip(net.predict(X, verbose=0), net.extract()(X), strict=True):
+        np.testing.assert_allclose(ours, stock, 1e-5, 1e-6)
+
+
 def convolutional(size=SHAPE, kernel=5, stride=1, label="k5", **arguments):
     """A net of one choice, whose second option is given."""
     inputs = keras.Input(size)
