@@ -229,6 +229,17 @@ def test_losses_of_every_call_of_a_layer_count(where):
     np.testing.assert_allclose(net.test_on_batch(X, X), expected, 1e-5)
 
 
+def test_weights_of_a_layer_in_two_places_are_penalized_once():
+    penalty = keras.regularizers.L2(0.5)
+    shared = keras.layers.Dense(3, None, False, "identity", kernel_regularizer=penalty)
+    inputs = keras.Input((3,))
+    x = ks.ChoiceBlock([shared, []], "ab")(shared(inputs))
+    net = ks.Supernet(inputs, x, sampler=FromList([(0,)]))
+    net.compile(SGD(0.0), "mse")
+    np.testing.assert_allclose(net.train_on_batch(X, X), 0.5 * 3, 1e-5)
+    np.testing.assert_allclose(net.test_on_batch(X, X), 0.5 * 3, 1e-5)
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
