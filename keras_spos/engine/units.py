@@ -265,7 +265,7 @@ def _one_call(layers):
 
 
 def _variable_key(variable):
-    return tuple(variable.shape), variable.dtype, variable.trainable
+    return tuple(variable.shape), variable.dtype
 
 
 def _variables(layers, attribute):
