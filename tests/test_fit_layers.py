@@ -98,6 +98,30 @@ def test_losses_of_layers_are_part_of_what_compute_loss_computes(where):
     np.testing.assert_allclose(*scores, 1e-5)
 
 
+def of_outputs(self, x=None, y=None, y_pred=None, sample_weight=None):
+    """A user's `compute_loss` that leaves the losses of layers out."""
+    return keras.ops.mean(keras.ops.square(y_pred))
+
+
+class OfOutputs(ks.Supernet):
+    compute_loss = of_outputs
+
+
+class OfOutputsStock(keras.Model):
+    compute_loss = of_outputs
+
+
+def test_compute_loss_may_leave_out_the_losses_of_layers():
+    given = penalized_net("fixed")
+    stock = given.extract((1,))
+    net = OfOutputs(given.inputs, given.outputs, sampler=given.sampler)
+    scores = []
+    for model in (net, OfOutputsStock(stock.inputs, stock.outputs)):
+        model.compile(SGD(0.1))
+        scores.append([model.train_on_batch(X) for _ in range(3)])
+    np.testing.assert_allclose(*scores, 1e-5)
+
+
 def test_losses_of_layers_may_be_all_the_loss():
     net = penalized_net("fixed")
     stock = net.extract((1,))
