@@ -74,12 +74,23 @@ def test_of_images_the_inputs_alone_are_kept():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="no such numbers")
-def test_numbers_that_are_drawn_anew_are_refused():
+@pytest.mark.parametrize(
+    "draw, operation",
+    [
+        (lambda random: random.normal, "RandomStandardNormal"),
+        (lambda random: random.truncated_normal, "TruncatedNormal"),
+        (lambda random: random.Generator.from_seed(1).normal, "RngReadAndSkip"),
+    ],
+    ids=["normal", "truncated", "generator"],
+)
+def test_numbers_that_are_drawn_anew_are_refused(draw, operation):
+    import tensorflow as tf
+
+    normal = draw(tf.random)
+
     class Noise(keras.layers.Layer):
         def call(self, x):
-            import tensorflow as tf
-
-            return x + tf.random.normal(tf.shape(x))
+            return x + normal(tf.shape(x))
 
     inputs = keras.Input((3,))
     block = ChoiceBlock([keras.layers.Dense(4), keras.layers.Dense(4)])
@@ -88,7 +99,7 @@ def test_numbers_that_are_drawn_anew_are_refused():
     x, y = np.ones((2, 3)), np.ones((2, 4))
     net.train_on_batch(x, y)
     net.recompute = True
-    with pytest.raises(ValueError, match="same numbers twice.*RandomStandardNormal"):
+    with pytest.raises(ValueError, match=f"same numbers twice.*{operation}"):
         net.train_on_batch(x, y)
 
 

@@ -13,7 +13,9 @@ from keras_spos.engine.tensorflow_arguments import values
 from keras_spos.engine.tensorflow_calls import Compiled
 
 # TensorFlow's own random operations, which give other numbers at each call.
-_DRAWS = re.compile("Random|Multinomial|TruncatedNormal|Stateful(?!PartitionedCall)")
+_DRAWS = re.compile(
+    "Random|Multinomial|TruncatedNormal|Rng|Stateful(?!PartitionedCall)"
+)
 
 
 class Pair:
