@@ -360,11 +360,11 @@ def test_needs_no_tensorflow(tmp_path):
 def test_a_piece_of_a_network_hands_images_on_as_runtimes_do(tmp_path):
     x = inputs = keras.Input((8, 6, 4), name="left")
     x = layers.Concatenate()([x[..., 0::2], layers.Conv2D(3, 1)(x[..., 1::2])])
-    model = randomize(keras.Model(inputs, x))
+    model = randomize(keras.Model(inputs, [x, x]))
     ends = [*(t.name for t in model.inputs), *model.output_names]
     report = ks.to_onnx(model, tmp_path / "a.onnx", channels_first=ends)
     assert list(report.inputs.values()) == [("batch", 4, 8, 6)]
-    assert list(report.outputs.values()) == [("batch", 5, 8, 6)]
+    assert list(report.outputs.values()) == [("batch", 5, 8, 6)] * 2
     assert "Transpose" not in report.nodes
 
 

@@ -59,6 +59,13 @@ def mixed_layouts(x):
     return layers.Subtract()([y, x]), lower, upper, joined
 
 
+def turned(x):
+    """A tensor and what permutes it, which is no node: inside, and as outputs."""
+    x, y = layers.Conv2D(3, 1)(x), layers.Dense(3)(x)
+    tensors = [x, layers.Permute((2, 1, 3))(x), y, layers.Permute((2, 1, 3))(y)]
+    return [*tensors, *(layers.Flatten()(tensor) for tensor in tensors)]
+
+
 def relu(x):
     """Not Keras' own."""
     return ops.maximum(x, 0.5)
@@ -195,6 +202,7 @@ MODELS = {
     "ellipsis": [lambda x: x[..., :2], layers.Conv2D(2, 1)],
     "arithmetic": [lambda x: (x * 2 + x - 1.5) / 4],
     "mixed_layouts": [mixed_layouts],
+    "turned": [turned],
     "relu": [layers.ReLU(6.0), layers.ReLU(negative_slope=0.1, max_value=0.4)],
     "bent_relu": [layers.LeakyReLU(0.4), layers.ELU(0.3)],
     "softmax": [layers.Conv2D(3, 1), layers.Softmax(), layers.Softmax(axis=1)],

@@ -63,8 +63,10 @@ def compare(model, path, batch_size, seed, tolerance, channels_first=(), levels=
             (f"quantized inputs of layer {g.layer!r}", _distance(g, x), _largest(g.x))
             for g, x in zip(given, reached, strict=True)
         ]
-        for name, theirs, ours in zip(outputs, expected, found, strict=False):
-            theirs = _as_in_file(theirs, name, channels_first)
+        for name, layer, theirs, ours in zip(
+            outputs, functional(model).output_names, expected, found, strict=False
+        ):
+            theirs = _as_in_file(theirs, layer, channels_first)
             if ours.shape != theirs.shape:
                 raise ValueError(
                     f"ONNX Runtime gives shape {ours.shape}, the model {theirs.shape}."

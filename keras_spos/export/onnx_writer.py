@@ -106,9 +106,9 @@ class Graph:
         order = tuple(order)
         if value.order == order:
             return value.name
-        key = value.name, order
+        perm = tuple(value.order.index(axis) for axis in order)
+        key = value.name, perm
         if key not in self._transposed:
-            perm = [value.order.index(axis) for axis in order]
             self._transposed[key] = self.add("Transpose", [value.name], perm=perm)
         return self._transposed[key]
 
@@ -218,10 +218,14 @@ def _name_outputs(graph, outputs, names, inputs, channels_first):
     """Gives the outputs their layout and Keras' names."""
     graph.scope = "outputs"
     given = {value.name: value.name for value in inputs}
+    orders = [
+        _layout(name, value.shape, channels_first)
+        for value, name in zip(outputs, names, strict=True)
+    ]
+    # Before any is renamed: two may be one tensor, in other orders.
+    arranged = [graph.arrange(*ends) for ends in zip(outputs, orders, strict=True)]
     result = []
-    for value, name in zip(outputs, names, strict=True):
-        order = _layout(name, value.shape, channels_first)
-        found = graph.arrange(value, order)
+    for value, order, found, name in zip(outputs, orders, arranged, names, strict=True):
         name = graph.unique(name)
         if found in given:  # An input, or an output twice, cannot be renamed.
             node = helper.make_node("Identity", [given[found]], [name], name=name)
