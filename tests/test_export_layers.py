@@ -59,6 +59,14 @@ def mixed_layouts(x):
     return layers.Subtract()([y, x]), lower, upper, joined
 
 
+def positions(x):
+    """Numbers that are no layer's: of each row, of each row and channel, of each."""
+    row = np.linspace(-1, 1, 8, dtype="float32")[:, None, None]
+    rows_and_channels = ops.convert_to_tensor(row * np.arange(3, dtype="float32"))
+    y = layers.Conv2D(3, 1)(x) * rows_and_channels
+    return x + row, y, y - np.float32(0.3)
+
+
 def turned(x):
     """A tensor and what permutes it, which is no node: inside, and as outputs."""
     x, y = layers.Conv2D(3, 1)(x), layers.Dense(3)(x)
@@ -202,6 +210,7 @@ MODELS = {
     "ellipsis": [lambda x: x[..., :2], layers.Conv2D(2, 1)],
     "arithmetic": [lambda x: (x * 2 + x - 1.5) / 4],
     "mixed_layouts": [mixed_layouts],
+    "positions": [positions],
     "turned": [turned],
     "relu": [layers.ReLU(6.0), layers.ReLU(negative_slope=0.1, max_value=0.4)],
     "bent_relu": [layers.LeakyReLU(0.4), layers.ELU(0.3)],
@@ -300,6 +309,9 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "Odd 'odd' is of an unknown type": Odd(2, 1, name="odd")(x),
         "Activation 'a': activation 'mish'": layers.Activation("mish", name="a")(x),
         r"axis=\[1\], which are not the last": layers.LayerNormalization(1)(x),
+        "inputs of different rank": layers.Add()(
+            [x, layers.Flatten()(layers.Conv2D(2, 4)(x))]
+        ),
         "must have three axes": layers.MultiHeadAttention(2, 3)(x, x),
         "called with other arguments": layers.MultiHeadAttention(2, 3)(
             *[layers.Reshape((16, 2))(x)] * 2, use_causal_mask=True

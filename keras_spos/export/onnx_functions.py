@@ -129,7 +129,7 @@ def _merge(op_type):
         names = [
             g.arrange(value, order)
             if hasattr(value, "order")
-            else g.constant(_number(value), "number")
+            else g.constant(_numbers(value, order), "numbers")
             for value in values
         ]
         name = names[0]
@@ -142,10 +142,13 @@ def _merge(op_type):
     return write
 
 
-def _number(value):
-    if not isinstance(value, (int, float)):
-        raise UnsupportedLayerError(f"an input that is no tensor: {type(value)}.")
-    return float(value)
+def _numbers(value, order):
+    """One number, or an array that is broadcast as Keras does, such as positions."""
+    array = np.asarray(keras.ops.convert_to_numpy(value), "float32")
+    if not array.ndim:
+        return array
+    rank = len(order)
+    return array.reshape((1,) * (rank - array.ndim) + array.shape).transpose(order)
 
 
 def _rescale(g, layer, shape, x):
