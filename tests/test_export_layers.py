@@ -59,6 +59,29 @@ def mixed_layouts(x):
     return layers.Subtract()([y, x]), lower, upper, joined
 
 
+def open_sizes(x):
+    """A model in a model in a model, whose inputs may be of any size."""
+
+    def nested(*graph):
+        y = inputs = keras.Input((None, None, 6))
+        for layer in graph:
+            y = layer(y)
+        return keras.Model(inputs, y)
+
+    inner = nested(
+        layers.Conv2D(4, 3),
+        layers.Conv2D(5, 3, 2, "same"),
+        lambda y: y[:, 1:, :-1],
+    )
+    outer = nested(
+        inner,
+        layers.Conv2DTranspose(3, 3, 3, "same"),
+        layers.Cropping2D(1),
+        layers.Reshape((-1, 2, 3)),
+    )
+    return layers.Conv2D(2, 1)(outer(x))
+
+
 def positions(x):
     """Numbers that are no layer's: of each row, of each row and channel, of each."""
     row = np.linspace(-1, 1, 8, dtype="float32")[:, None, None]
@@ -124,6 +147,7 @@ def normalizations(x):
     x = layers.Conv2D(3, 1)(layers.Normalization(mean=1.0, variance=4.0)(x))
     y = layers.Conv2D(3, 1)(adapted()(x))
     y = adapted(axis=(1, 3))(y)
+    y = layers.Rescaling([0.5, 2.0, 1.0], np.array([0.1, 0.0, 0.3]))(y)
     return adapted(axis=None)(y), adapted(invert=True)(layers.Conv2D(3, 1)(y))
 
 
@@ -210,6 +234,7 @@ MODELS = {
     "ellipsis": [lambda x: x[..., :2], layers.Conv2D(2, 1)],
     "arithmetic": [lambda x: (x * 2 + x - 1.5) / 4],
     "mixed_layouts": [mixed_layouts],
+    "open_sizes": [open_sizes],
     "positions": [positions],
     "turned": [turned],
     "relu": [layers.ReLU(6.0), layers.ReLU(negative_slope=0.1, max_value=0.4)],
@@ -331,5 +356,11 @@ def test_what_cannot_be_written_is_named(tmp_path):
     if not TENSORFLOW:
         with pytest.raises(ValueError, match="Odd 'odd'.*KERAS_BACKEND=tensorflow"):
             ks.to_onnx(keras.Model(inputs, next(iter(cases.values()))), tmp_path / "a")
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(UnsupportedLayerError, match="each channel, which come fir"):
+            write(keras.Model(inputs, layers.Rescaling([1.0, 2.0])(x)))
+    finally:
+        keras.config.set_image_data_format("channels_last")
     with pytest.raises(UnsupportedLayerError, match="open size"):
         write(keras.Model(y := keras.Input((None, 4, 2)), layers.ReLU()(y)))

@@ -152,12 +152,12 @@ def _numbers(value, order):
 
 
 def _rescale(g, layer, shape, x):
-    offset, scale = np.asarray(layer.offset), np.asarray(layer.scale)
-    if offset.ndim or scale.ndim:
-        raise UnsupportedLayerError("a scale or offset that is not one number.")
+    if np.ndim(layer.scale) and keras.config.image_data_format() == "channels_first":
+        raise UnsupportedLayerError("a scale of each channel, which come first.")
+    scale, offset = (_numbers(value, x.order) for value in (layer.scale, layer.offset))
     name = g.add("Cast", [x.name], to=1)  # 1 is float32.
-    name = g.add("Mul", [name, g.constant(float(scale), "scale")])
-    return g.add("Add", [name, g.constant(float(offset), "offset")]), x.order
+    name = g.add("Mul", [name, g.constant(scale, "scale")])
+    return g.add("Add", [name, g.constant(offset, "offset")]), x.order
 
 
 def _normalize(g, layer, shape, x):
@@ -183,8 +183,6 @@ def _flatten(g, layer, shape, x):
 
 
 def _reshape(g, layer, shape, x):
-    if None in shape[1:]:
-        raise UnsupportedLayerError(f"an output of unknown shape: {shape}.")
     # Leading axes that stay may stay behind: [n, h, w, c] to [n, h, w, g, c / g] is
     # [n, c, h, w] to [n, g, c / g, h, w], the channel shuffle without a Transpose.
     kept = 1

@@ -202,16 +202,28 @@ def _write_layer(graph, layer, args, kwargs, node):
                 f"Layer {described} takes or gives {tensor.dtype}, not float32."
             )
     graph.scope = layer.name
-    shape = (None, *node.outputs[0].shape[1:])
+    shapes = _shapes(node, layer, args, kwargs)
     try:
-        written = writer(graph, layer, shape, *args, **kwargs)
+        written = writer(graph, layer, shapes[0], *args, **kwargs)
     except UnsupportedLayerError as error:
         raise UnsupportedLayerError(f"Layer {described}: {error}") from None
     several = written if isinstance(written, list) else [written]
     return [
-        Value(name, (None, *tensor.shape[1:]), tuple(order))
-        for (name, order), tensor in zip(several, node.outputs, strict=True)
+        Value(name, shape, tuple(order))
+        for (name, order), shape in zip(several, shapes, strict=True)
     ]
+
+
+def _shapes(node, layer, args, kwargs):
+    """Shapes of a call's outputs, also in a nested model that leaves sizes open."""
+    outputs = node.outputs
+    if any(None in tensor.shape[1:] for tensor in outputs):
+        args, kwargs = keras.tree.map_structure(
+            lambda x: keras.KerasTensor(x.shape) if isinstance(x, Value) else x,
+            (args, kwargs),
+        )
+        outputs = keras.tree.flatten(layer.compute_output_spec(*args, **kwargs))
+    return [(None, *tensor.shape[1:]) for tensor in outputs]
 
 
 def _name_outputs(graph, outputs, names, inputs, channels_first):
