@@ -30,11 +30,9 @@ def _fold_padding(graph, readers):
         convolutions = readers[pad.output[0]]
         amounts = graph.constants[pad.input[1]].tolist()
         half = len(amounts) // 2
-        batch_or_channels = [*amounts[:2], *amounts[half : half + 2]]
         if any(n is None or n.op_type != "Conv" for n in convolutions):
             continue
-        if any(batch_or_channels) or min(amounts) < 0:
-            continue
+        # Never the batch or channels.
         spatial = [*amounts[2:half], *amounts[half + 2 :]]
         for node in convolutions:
             own = _attribute(node, "pads")

@@ -116,8 +116,6 @@ def _pads(x, order, size, layer):
         return [0] * (2 * len(size))
     if layer.padding == "causal":  # Of one axis: nothing of later steps.
         return [(size[0] - 1) * layer.dilation_rate[0], 0]
-    if layer.padding != "same":
-        raise UnsupportedLayerError(f"padding={layer.padding!r}.")
     begins, ends = [], []
     dilations = getattr(layer, "dilation_rate", [1] * len(size))
     for axis, k, s, d in zip(order[2:], size, layer.strides, dilations, strict=True):
