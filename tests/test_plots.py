@@ -5,8 +5,10 @@ import sys
 import numpy as np
 import pytest
 from landscapes import Landscape, make_space, make_table
+from matplotlib.colors import to_hex
 
 from keras_spos import plots, search
+from keras_spos.plots.style import COLORS, palette
 
 SPACE = make_space(*[3] * 6)
 FLOPS = make_table(SPACE, base=1e6)
@@ -40,6 +42,10 @@ def test_history(results, tmp_path):
     scores = results["evolution"].history.scores
     np.testing.assert_array_equal(best.get_ydata(), np.maximum.accumulate(scores))
     (axes,) = figure.axes
+    colors = [line.get_color() for name in results for line in lines(figure, name)]
+    dashes = [axes.lines[i].get_color() for i in (0, 2)]
+    dots = [to_hex(one.get_facecolor()[0]) for one in axes.collections[:2]]
+    assert colors == dashes == dots == list(COLORS[:2])
     everything = np.concatenate([r.history.scores for r in results.values()])
     below = (everything < axes.get_ylim()[0]).sum()
     assert [text.get_text() for text in axes.texts] == [
@@ -57,6 +63,7 @@ def test_history_compares_means_of_as_many(results):
     for result, dashed in ((three, axes.lines[0]), (ten, axes.lines[2])):
         first = np.sort(result.history.scores[:20])
         np.testing.assert_allclose(dashed.get_ydata()[0], first[-3:].mean())
+        assert list(dashed.get_xdata()) == [20, 40, 60, 80]
 
 
 def test_history_of_equal_scores():
@@ -69,11 +76,19 @@ def test_history_of_equal_scores():
 
 def test_front(results, tmp_path):
     figure = plots.plot_front(
-        results, "flops", tmp_path / "front.png", limit=1e6 + 20, xlabel="FLOPs"
+        results, "flops", tmp_path / "front.png", limit=1e6 + 20, title="Table"
     )
+    (axes,) = figure.axes
+    history = results["random"].history
+    dots = axes.collections[1].get_offsets().T
+    np.testing.assert_array_equal(dots, [history.costs["flops"], history.scores])
+    assert list(axes.lines[-1].get_xdata()) == [1e6 + 20] * 2
+    assert (axes.get_title(loc="left"), axes.get_xlabel()) == ("Table", "flops")
+    assert axes.xaxis.get_major_formatter()(2e6) == "2 M"
     (front,) = lines(figure, "random")
     costs, scores = front.get_xdata(), front.get_ydata()
     assert np.all(np.diff(costs) > 0) and np.all(np.diff(scores) > 0)
+    assert set(zip(costs, scores, strict=True)) <= set(zip(*dots, strict=True))
     assert scores[-1] == results["random"].best.score
     assert is_png(tmp_path / "front.png")
     with pytest.raises(ValueError, match="has the costs .'flops'.. Received: 'params'"):
@@ -93,6 +108,10 @@ def test_histogram_does_not_draw_legal_values_beyond_the_limit(tmp_path):
     assert right[2] == right[3] > 6.05  # the bins reach as far for both, but ...
     heights = axes.patches[2].get_path().vertices
     assert heights[heights[:, 0] > 6.05 + 1e-9][:, 1].max() == 0
+    assert list(axes.lines[0].get_xdata()) == [6.05] * 2
+    outline = axes.patches[3].get_path().vertices
+    area = np.diff(outline[::2, 0]) @ outline[1:-1:2, 1]
+    np.testing.assert_allclose(area, 1)
     assert is_png(tmp_path / "histogram.png")
 
 
@@ -108,8 +127,11 @@ def test_histogram_draws_all_values_when_the_limit_is_beyond_them(limit):
 def test_curves_stand_where_they_are_told(positions):
     curves = {"a": ([0.2, 0.4], [0.1, 0.3], [0.3, 0.5])}
     figure = plots.plot_curves(curves, positions=positions)
-    (line,) = figure.axes[0].lines
-    assert list(line.get_xdata()) == ([1, 2] if positions is None else [5, 10])
+    (line,), (band,) = figure.axes[0].lines, figure.axes[0].collections
+    steps = [1, 2] if positions is None else [5, 10]
+    np.testing.assert_array_equal(line.get_xydata().T, [steps, (0.2, 0.4)])
+    ends = zip([*steps, *steps], (0.1, 0.3, 0.3, 0.5), strict=True)
+    assert set(map(tuple, band.get_paths()[0].vertices)) == set(ends)
 
 
 @pytest.mark.parametrize("sizes", [[3] * 6, [12, 3, 12]])
@@ -120,6 +142,17 @@ def test_architecture(sizes, tmp_path):
     (axes,) = figure.axes
     assert [int(text.get_text()) for text in axes.texts] == [*path, *path]
     assert len(axes.patches) == 2 * len(sizes)
+    (legend,) = figure.legends
+    colors = {
+        text.get_text(): patch.get_facecolor()
+        for text, patch in zip(legend.texts, legend.get_patches(), strict=True)
+    }
+    few = max(sizes) == 3  # Then all are explained, drawn or not.
+    options = list(space.describe(path).values())
+    assert set(colors) == {*options, *(space.decisions[0].options if few else ())}
+    drawn = [patch.get_facecolor() for patch in axes.patches]
+    assert drawn == [colors[option] for option in options] * 2
+    assert len(set(drawn)) == len(set(options))
     assert is_png(tmp_path / "a.png")
     assert len(plots.plot_architecture(space, path).axes[0].texts) == len(sizes)
 
@@ -130,3 +163,7 @@ def test_pyplot_is_not_imported(results):
     assert "matplotlib.pyplot" not in sys.modules
     if before is not None:
         sys.modules["matplotlib.pyplot"] = before
+
+
+def test_many_colours_can_be_told_apart():
+    assert [len(set(palette(n))) for n in (1, 8, 9, 30)] == [1, 8, 9, 30]

@@ -17,6 +17,7 @@ def test_ranks(tmp_path):
         assert f"tau {kendall_tau(values, truth):.3f}" in axes.get_title()
         x, y = axes.collections[0].get_offsets().T
         assert x[np.argmax(values)] == 1 and y[np.argmax(truth)] == 1
+        np.testing.assert_array_equal(axes.collections[0].get_array(), truth * 1e6)
         assert sorted(x) == sorted(y) == list(range(1, 31))
     assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -31,5 +32,14 @@ def test_search_curves(tmp_path):
     (axes,) = figure.axes
     assert axes.lines[0].get_ydata().tolist() == [4, 2, 0]
     assert axes.lines[1].get_ydata().tolist() == [5, 3, 1]
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in band if point[0] == 20} == {(20, 1.5), (20, 2.5)}
+    # Linear below the lowest above 0.
     assert axes.get_yscale() == "symlog"
+    assert axes.yaxis.get_transform().linthresh == 0.5
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_search_curves_that_lose_nothing():
+    (axes,) = plots.plot_search_curves({"a": ([1, 2], np.zeros((3, 2)))}).axes
+    assert axes.get_yscale() == "linear"

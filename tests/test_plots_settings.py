@@ -1,6 +1,7 @@
 """The map of widths and bit widths says what each block has."""
 
 import numpy as np
+from matplotlib import colormaps
 
 from keras_spos import CostTable, Decision, SearchSpace
 from keras_spos.costs import Block
@@ -29,7 +30,10 @@ def test_every_block_of_every_network(tmp_path):
     ]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a\n4 G", "b\n5 G"]
     shades = np.asarray(axes.images[0].get_array())[..., :3].mean(axis=-1)
-    # Darker is dearer: 2, 2; 4, 1.
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1"]
+    # Darker is dearer: 2, 2; 4, 1. The dearest choice is nearly as dark as can be.
+    dark = axes.images[0].get_array()[1, 0]
+    np.testing.assert_array_equal(dark, colormaps["YlGnBu"](0.9))
     assert shades[1, 0] < shades[0, 0] == shades[0, 1] < shades[1, 1]
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
 
