@@ -321,14 +321,22 @@ def test_a_wrong_file_of_tiny_outputs(wrong, axes, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.onnx"]
 
 
-def test_outputs_that_float32_cannot_tell_from_zero(tmp_path):
+def test_outputs_that_float32_cannot_tell_from_zero(tmp_path, monkeypatch):
     """1000 + x - 1000, x near 1e-3: folded into one convolution, Keras loses digits."""
+    from keras_spos.export import onnx_writer
+
     conv, norm = layers.Conv2D(2, 1), layers.BatchNormalization(epsilon=0.0)
     model = model_of(conv, norm)
     conv.set_weights([np.full((1, 1, 6, 2), 1e-3), np.full(2, 1e3)])
     norm.set_weights([np.array([a] * 2) for a in (1.0, 0.0, 1e3, 1.0)])
     report = ks.to_onnx(model, tmp_path / "a.onnx")
     assert 1e-4 < report.max_abs_difference / report.max_abs_output < 0.1
+    # A bias of 1 for 0 is beyond what a tenth of the tolerance moves 1000 by, 0.01.
+    standard = onnx_writer._standard
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_writer, "_standard", lambda a: standard(a + (a.ndim == 1)))
+        with pytest.raises(ValueError, match="differ from the model's by 1 "):
+            ks.to_onnx(model, tmp_path / "b.onnx")
     nothing = layers.Dense(3, "relu", bias_initializer=keras.initializers.Constant(-99))
     inputs = keras.Input((4,))
     report = ks.to_onnx(keras.Model(inputs, nothing(inputs)), tmp_path / "a.onnx")
