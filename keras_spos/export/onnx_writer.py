@@ -284,7 +284,6 @@ def _assemble(graph, model, inputs, outputs, batch_size):
 
 def _standard(array):
     if array.dtype in ("int8", "uint8"):
-        return np.ascontiguousarray(array)
+        return array
     integer = np.issubdtype(array.dtype, np.integer)
-    # (`ascontiguousarray` would make a number an array of one.)
-    return np.asarray(array, "int64" if integer else "float32", order="C")
+    return np.asarray(array, "int64" if integer else "float32")
