@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers, ops
+from keras.src.applications import convnext
 from models import model_of
 
 import keras_spos as ks
@@ -211,6 +212,7 @@ MODELS = {
     "norms": norms(-1),
     "layer_norms": [
         layers.Conv2D(6, 1),
+        convnext.LayerScale(0.5, 6),
         layers.LayerNormalization(epsilon=0.1),
         layers.LayerNormalization([-1, 1, 2], center=False, scale=False),
     ],

@@ -129,7 +129,7 @@ def _merge(op_type):
         names = [
             g.arrange(value, order)
             if hasattr(value, "order")
-            else g.constant(_numbers(value, order), "numbers")
+            else g.constant(numbers(value, order), "numbers")
             for value in values
         ]
         name = names[0]
@@ -142,7 +142,7 @@ def _merge(op_type):
     return write
 
 
-def _numbers(value, order):
+def numbers(value, order):
     """One number, or an array that is broadcast as Keras does, such as positions."""
     array = np.asarray(keras.ops.convert_to_numpy(value), "float32")
     if not array.ndim:
@@ -154,7 +154,7 @@ def _numbers(value, order):
 def _rescale(g, layer, shape, x):
     if np.ndim(layer.scale) and keras.config.image_data_format() == "channels_first":
         raise UnsupportedLayerError("a scale of each channel, which come first.")
-    scale, offset = (_numbers(value, x.order) for value in (layer.scale, layer.offset))
+    scale, offset = (numbers(value, x.order) for value in (layer.scale, layer.offset))
     name = g.add("Cast", [x.name], to=1)  # 1 is float32.
     name = g.add("Mul", [name, g.constant(scale, "scale")])
     return g.add("Add", [name, g.constant(offset, "offset")]), x.order

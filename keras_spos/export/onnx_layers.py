@@ -9,6 +9,7 @@ import math
 import keras
 import numpy as np
 from keras import layers
+from keras.src.applications import convnext
 
 from keras_spos.export import onnx_functions, onnx_quantized
 from keras_spos.export.onnx_attention import attention
@@ -194,6 +195,11 @@ def _layer_norm(g, layer, shape, x):
     return name, plain
 
 
+def _layer_scale(g, layer, shape, x):
+    gamma = onnx_functions.numbers(layer.gamma, x.order)
+    return g.add("Mul", [x.name, g.constant(gamma, "gamma")]), x.order
+
+
 def _zero_padding(g, layer, shape, x):
     order = _channels_first(layer, x)
     begins, ends = zip(*layer.padding, strict=True)
@@ -261,6 +267,7 @@ WRITERS = {
     layers.GlobalMaxPooling1D: _global_pool("GlobalMaxPool"),
     layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
     layers.LayerNormalization: _layer_norm,
+    convnext.LayerScale: _layer_scale,
     layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
     layers.MultiHeadAttention: attention,
