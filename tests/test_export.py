@@ -178,6 +178,15 @@ def test_tensors_of_layers_are_constants_to_tf2onnx(tmp_path):
 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
+def test_images_of_any_size_if_nothing_is_compared(tmp_path):
+    inputs = keras.Input((None, None, 3), name="image")
+    model = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
+    report = ks.to_onnx(model, tmp_path / "a.onnx", verify=False)
+    assert report.inputs == {"image": ("batch", None, None, 3)}
+    assert report.outputs == {"conv": ("batch", None, None, 2)}
+
+
+@pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_gelu_beside_layers_that_only_tf2onnx_knows(tmp_path, capfd):
     model = model_of(layers.GRU(3), layers.Dense(4, "gelu"), shape=(5, 4))
     assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "tf2onnx"

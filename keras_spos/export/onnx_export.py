@@ -33,7 +33,8 @@ class OnnxReport:
         opset: Its ONNX operator set version.
         bytes: The file's size.
         nodes: A dict from ONNX operator to how many nodes it has in the graph.
-        inputs: A dict from input name to shape; an open batch size is "batch".
+        inputs: A dict from input name to shape; an open batch size is "batch", another
+            open size None.
         outputs: Likewise.
         max_abs_difference: The largest absolute difference between ONNX Runtime's
             outputs and Keras', or None if it was not measured.
@@ -191,7 +192,8 @@ def _write(model, path, batch_size, opset, channels_first):
 def _shapes(values):
     return {
         value.name: tuple(
-            d.dim_value or "batch" for d in value.type.tensor_type.shape.dim
+            d.dim_value or (None if axis else "batch")
+            for axis, d in enumerate(value.type.tensor_type.shape.dim)
         )
         for value in values
     }
