@@ -27,6 +27,7 @@ from models import undrawn_weights
 
 # What computes the same on every backend, or nothing, is tested on TensorFlow alone.
 SAME_ON_EVERY_BACKEND = [
+    "configs",
     "costs",
     "half",
     "hardware_check",

@@ -98,13 +98,16 @@ def test_config_makes_the_same_layer(name):
     assert getattr(again, "widths", None) == getattr(layer, "widths", None)
 
 
-def test_a_width_trained_anew_has_its_own_initializer():
+@pytest.mark.parametrize("kind", [SliceableConv2D, SliceableDense])
+def test_a_width_trained_anew_has_its_own_initializer(kind):
     narrow, wide = keras.initializers.Zeros(), keras.initializers.Ones()
-    layer = SliceableConv2D((1, 4), 1, kernel_initializer=[narrow, wide])
-    for width, value in ((0, 0.0), (1, 1.0)):
-        stock = layer.at(width=width)
-        stock.build((None, 5, 5, 3))
-        np.testing.assert_array_equal(values(stock.weights)[0], value)
+    size = {"kernel_size": 1} if kind is SliceableConv2D else {}
+    layer = kind((1, 4), **size, kernel_initializer=[narrow, wide])
+    for made in (layer, kind.from_config(layer.get_config())):
+        for width, value in ((0, 0.0), (1, 1.0)):
+            stock = made.at(width=width)
+            stock.build((None, 5, 5, 3))
+            np.testing.assert_array_equal(values(stock.weights)[0], value)
     layer.build((None, 5, 5, 3))
     np.testing.assert_array_equal(values(layer.weights)[0], 1.0)
 
