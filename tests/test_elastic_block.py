@@ -130,12 +130,16 @@ def test_an_extracted_quantized_net_is_saved_with_its_alphas(tmp_path):
 
 
 def test_elastic_convolution_equals_its_plain_layer():
-    layer = ElasticQuantizedConv2D((2, 5), 3, bits=[(1, 2), (4, 8), (32, 32)], alpha=1)
+    bits = [(1, 2), (4, 8), (32, 32)]
+    layer = ElasticQuantizedConv2D((2, 5), 3, bits, alpha=1, alpha_regularizer="l2")
     x = data(2)[0]
     layer.build(x.shape)
     for width, bits in np.ndindex(2, 3):
         plain = layer.at(width=width, bits=bits)
         plain.build(x.shape)
+        # Trained anew, alpha begins and decays as it does here.
+        assert values(plain.weights[2:]) == [1.0] * (bits < 2)
+        assert len(plain.losses) == (bits < 2)
         for own, whole in zip(plain.weights, layer.weights_at(bits=bits), strict=True):
             own.assign(values([whole])[0][tuple(slice(n) for n in own.shape)])
         np.testing.assert_allclose(

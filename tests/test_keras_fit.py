@@ -111,6 +111,17 @@ def test_several_steps_per_execution(x):
     assert_fits_as_usual(run, steps_per_execution=3)
 
 
+def test_what_fails_between_steps_of_an_execution_is_raised():
+    def broken():
+        yield from (Numbers()[0], Numbers()[1])
+        raise RuntimeError("no third batch")
+
+    net = compile_model(dense_net(), steps_per_execution=3)
+    with pytest.raises(Exception, match="no third batch"):
+        net.fit(broken(), steps_per_epoch=3, shuffle=False, verbose=0)
+    assert int(net.optimizer.iterations.value) == 2
+
+
 @pytest.mark.parametrize(
     "compiled",
     [{"run_eagerly": True}, {"jit_compile": True}, {"jit_compile": False}],
@@ -322,6 +333,17 @@ def test_compiled_again_an_optimizer_goes_on_with_its_loss_scale():
     # 16 steps, of which every other doubles the scale.
     assert run(stock) == run(net)
     assert net.optimizer.dynamic_scale == 4.0 * 2**8
+
+
+def test_compiled_again_the_loss_is_another():
+    def run(model):
+        logs, optimizer = {}, SGD(0.1)
+        for loss in (cross_entropy(), lambda y, p: keras.ops.mean(p * p, axis=-1)):
+            logs = {f"first_{key}": value for key, value in logs.items()}
+            logs |= fit()(compile_model(model, optimizer, loss=loss))
+        return logs
+
+    assert_fits_like_keras(run)
 
 
 def test_a_list_of_one_output_is_that_output():

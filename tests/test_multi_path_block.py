@@ -104,7 +104,9 @@ def test_each_number_of_paths_has_its_own_statistics():
     means = [ops.convert_to_numpy(norm.norm(k).moving_mean) for k in (1, 2, 3)]
     np.testing.assert_allclose(means[1], 2 * x.mean(0), 1e-4, 1e-6)
     assert not means[0].any() and not means[2].any()
-    vanilla = ShadowBatchNormalization(3, shadow=False)
+    assert norm.norm(1).dtype_policy.name == "float32"
+    vanilla = ShadowBatchNormalization(3, shadow=False, dtype="mixed_bfloat16")
+    assert vanilla.norm(1).dtype_policy.name == "mixed_bfloat16"
     assert vanilla.norms == [vanilla.norm(1)] == [vanilla.norm(3)]
 
 

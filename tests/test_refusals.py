@@ -134,12 +134,12 @@ def test_a_subclass_that_makes_its_own_graph_is_loaded(tmp_path):
             plain = net_on(layers.Conv2D(4, 1, name="stem"))
             super().__init__(plain.inputs, plain.outputs, **kwargs)
 
-    net = Own(seed=5)
+    net = Own(seed=5, named_paths={"second": (1,)})
     net.save(tmp_path / "own.keras")
     loaded = keras.models.load_model(
         tmp_path / "own.keras", custom_objects={"Own": Own}
     )
-    assert loaded.seed == 5
+    assert loaded.seed == 5 and loaded.named_paths == {"second": (1,)}
     x, _ = data(6)
     np.testing.assert_array_equal(
         loaded.predict(x, verbose=0), net.predict(x, verbose=0)
@@ -187,10 +187,12 @@ def test_a_list_that_repeats_a_layer_is_not_saved(tmp_path):
 
 
 def test_a_layer_that_also_stands_by_itself_is_saved(tmp_path):
-    shared = layers.Dense(4, name="shared")
-    inputs = keras.Input((4,))
-    block = ks.ChoiceBlock([shared, shared, layers.ReLU()], "abc", name="block")
-    net = ks.Supernet(inputs, block(shared(inputs)))
+    shared, relu = layers.Dense(4, name="shared"), layers.ReLU()
+    x = inputs = keras.Input((4,))
+    for name, option in (("block", shared), ("other", layers.Identity())):
+        # A layer without weights may be in any number of places.
+        x = ks.ChoiceBlock([option, shared, relu], "abc", name=name)(shared(x))
+    net = ks.Supernet(inputs, x)
     net.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")
     assert [w.path for w in loaded.weights] == [w.path for w in net.weights]

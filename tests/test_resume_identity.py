@@ -15,11 +15,11 @@ def sparse():
     return keras.losses.SparseCategoricalCrossentropy()
 
 
-def dense_supernet(units=5, labels=("a", "b"), seed=3):
+def dense_supernet(units=5, labels=("a", "b"), seed=3, sampler=None):
     x = inputs = keras.Input((3,))
     options = [layers.Dense(units) for _ in labels]
     x = ks.ChoiceBlock(options, labels=labels, name="block")(x)
-    return ks.Supernet(inputs, x, seed=seed)
+    return ks.Supernet(inputs, x, seed=seed, sampler=sampler)
 
 
 def test_checkpoints_of_other_trainings_are_refused(tmp_path):
@@ -31,8 +31,10 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
         (dense_supernet(6), "variables, number 1, number 1.*5.* there.*6.* here"),
         (dense_supernet(labels="abc"), "search space.*2 entries there, 3 entries"),
         (dense_supernet(labels="ax"), 'options, number 1: "b" there, "x" here'),
+        (dense_supernet(sampler=ks.FairSampler()), 'sampler, .*"Unif.*"Fair'),
         (stock(), "search space: .* there, null here"),
         (stock(6), "variables, number 0.*5.* there.*6.* here", {}),
+        (stock(noise=layers.GaussianDropout), 'layers.*"Drop.*"GaussianDrop', {}),
         (dense_supernet(), "search space: null there", {}),
         (stock(), "momentum: 0.9 there, 0.8", {"optimizer": sgd(0.1, 0.8)}),
         (stock(), "learning rate: 0.1.* there, 0.2", {"optimizer": sgd(0.2, 0.9)}),
@@ -98,6 +100,13 @@ def test_checkpoints_of_earlier_versions_go_on(tmp_path):
     data.pop("file")
     resume._folder.write(data.pop("epoch"), data.pop("batch"), groups, data)
     begin(stock(), tmp_path, {"loss": "mse"})
+
+
+def test_a_checkpoint_within_an_epoch_that_is_not_asked_for(tmp_path):
+    folder = begin(stock(), tmp_path)._folder
+    folder.write(EPOCHS, 1, *folder.read())
+    with pytest.raises(ValueError, match=f"more than the {EPOCHS} epochs"):
+        begin(stock(), tmp_path)
 
 
 def test_a_changed_learning_rate_goes_on(tmp_path):

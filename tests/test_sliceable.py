@@ -21,7 +21,10 @@ CASES = {
     "conv": lambda: SliceableConv2D((2, 3, 7), 3, padding="same", activation="relu"),
     "dense": lambda: SliceableDense((2, 3, 7), activation="tanh"),
     "depthwise": lambda: SliceableDepthwiseConv2D(3, strides=2, depth_multiplier=2),
-    "norm": lambda: SliceableBatchNormalization(),
+    "dilated": lambda: SliceableDepthwiseConv2D(
+        2, padding="same", dilation_rate=2, activation="relu", use_bias=False
+    ),
+    "norm": lambda: SliceableBatchNormalization(epsilon=0.1),
 }
 
 
@@ -55,8 +58,9 @@ def test_every_width_equals_the_stock_layer(name, channels):
         assert width is None or y.shape[-1] == (2, 3, 7)[width]
 
 
-def test_norm_updates_the_channels_it_was_given():
-    layer = SliceableBatchNormalization(momentum=0.8)
+@pytest.mark.parametrize("trainable", [True, False])
+def test_norm_updates_the_channels_it_was_given(trainable):
+    layer = SliceableBatchNormalization(momentum=0.8, trainable=trainable)
     layer.build((None, 5, 5, 6))
     randomize(layer)
     stock = stock_at(layer, 4, None)

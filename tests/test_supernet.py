@@ -261,13 +261,15 @@ def test_a_copy_with_new_weights_keeps_what_clone_model_forgets():
     net = dense_net(sampler=FromList([(0, 1)]), seed=3)
     net.named_paths = {"first": (0, 0)}
     net.recompute = True
+    net.trainable = False
 
     def settings(net):
-        return type(net.sampler), net.seed, net.named_paths, net.recompute
+        kept = type(net.sampler), net.seed, net.named_paths, net.recompute
+        return *kept, net.trainable
 
     copy = Supernet.from_config(net.get_config())
     assert settings(copy) == settings(net)
     assert np.any(copy.get_weights()[-2] != net.get_weights()[-2])
     # Once Keras copies more, the docstring of `Supernet` need not warn of it.
     clone = keras.models.clone_model(net)
-    assert settings(clone) == (UniformSampler, 0, {}, False)
+    assert settings(clone) == (UniformSampler, 0, {}, False, True)

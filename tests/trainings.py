@@ -14,12 +14,12 @@ import keras_spos as ks
 EPOCHS, STEPS, BATCH = 3, 5, 4
 
 
-def stock(units=5):
+def stock(units=5, noise=layers.Dropout):
     """A small model of stock layers, with dropout and a batch norm."""
     keras.utils.set_random_seed(1)
     x = inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Dense(units, activation="relu")(layers.Flatten()(x))
-    x = layers.BatchNormalization()(layers.Dropout(0.5)(x))
+    x = layers.BatchNormalization()(noise(0.5)(x))
     return keras.Model(inputs, layers.Dense(4)(layers.Dropout(0.2)(x)))
 
 
