@@ -118,7 +118,13 @@ def test_a_changed_learning_rate_goes_on(tmp_path):
     resume.set_params({"epochs": EPOCHS})
     with pytest.raises(ValueError, match="learning rate"):
         resume.on_train_begin()
-    begin(model, tmp_path)
+    first = begin(model, tmp_path)
+    model.optimizer.learning_rate = 0.01
+    first.on_epoch_end(0)
+    # In the same process with the rate that it has come to, in another with its first.
+    resume.on_train_begin()
+    resume.on_epoch_end(1)
+    begin(stock(), tmp_path)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
