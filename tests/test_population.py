@@ -170,3 +170,6 @@ def test_tau_is_tracked_while_training(given):
     assert history.get("sampled_tau", []) == (expected if given else [])
     with pytest.raises(ValueError, match="Received: 3"):
         SampledTau(score, paths, truth[:3])
+    drawn = SampledTau(score, 9, seed=1).paths
+    np.testing.assert_array_equal(drawn, net.space.sample(9, seed=1))
+    assert np.any(drawn != net.space.sample(9, seed=0))
