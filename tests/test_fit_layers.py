@@ -144,12 +144,14 @@ def test_losses_of_layers_may_be_all_the_loss():
 def test_mixed_precision_of_losses_of_layers(mixed_precision):
     # Keras itself adds up losses of one precision only, on TensorFlow.
     scores = []
-    for policy in ("float32", "mixed_bfloat16"):
+    jax = keras.backend.backend() == "jax"  # Which has no double precision.
+    for policy in ("float32", "mixed_bfloat16", *(() if jax else ("float64",))):
         mixed_precision(policy)
         net = compile_model(penalized_net("option"))
         net.set_path((1,))
         scores.append([net.train_on_batch(X, Y)[0], net.test_on_batch(X, Y)[0]])
-    np.testing.assert_allclose(*scores, 0.02)
+    for other in scores[1:]:
+        np.testing.assert_allclose(other, scores[0], 0.02)
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -53,6 +53,7 @@ def test_options_are_the_subsets_by_group_and_size():
         *("a:residual+k5", "a:k3+residual+k5", "b:residual", "b:k3+k5"),
     )
     assert block.options[5] == (0, (1, 2))
+    assert groups[1].offered(max_paths=1) == [(1,)]
 
 
 def test_a_list_of_layers_is_one_group_with_a_shadow_norm():

@@ -81,7 +81,6 @@ class SearchableLayer(keras.layers.Layer):
                 dtype="int32",
                 initializer="zeros",
                 trainable=False,
-                autocast=False,
             )
             for i in range(len(self.decisions))
         ]
