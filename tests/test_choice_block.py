@@ -111,9 +111,14 @@ def test_layers_without_build(make):
     assert np.abs(expected).max() > 0.1
 
 
-def test_options_must_agree_on_their_output():
-    block = ChoiceBlock([layers.Dense(3), layers.Dense(4)], labels="ab", name="x")
-    with pytest.raises(ValueError, match=r"one shape and type.*a gives.*3.*b gives.*4"):
+@pytest.mark.parametrize(
+    "units, dtype, message",
+    [(4, "float32", "a gives.*3.*b gives.*4"), (3, "float16", "32.*b gives.*float16")],
+)
+def test_options_must_agree_on_their_output(units, dtype, message):
+    options = [layers.Dense(3, dtype="float32"), layers.Dense(units, dtype=dtype)]
+    block = ChoiceBlock(options, labels="ab", name="x")
+    with pytest.raises(ValueError, match=f"one shape and type.*{message}"):
         block(keras.Input((2,)))
 
 

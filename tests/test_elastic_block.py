@@ -116,6 +116,9 @@ def test_a_bit_width_has_an_alpha_of_its_own():
     assert names[0] == names[2] == ["kernel", "bias", "alpha_2"]
     assert names[1] == ["kernel", "bias", "alpha_4"]
     assert names[3] == ["kernel", "bias"]
+    relu = PACT(32)
+    np.testing.assert_array_equal(relu(np.array([-1.0, 9.0])), [0, 9])
+    assert not relu.weights
 
 
 def test_an_extracted_quantized_net_is_saved_with_its_alphas(tmp_path):
@@ -131,7 +134,8 @@ def test_an_extracted_quantized_net_is_saved_with_its_alphas(tmp_path):
 
 def test_elastic_convolution_equals_its_plain_layer():
     bits = [(1, 2), (4, 8), (32, 32)]
-    layer = ElasticQuantizedConv2D((2, 5), 3, bits, alpha=1, alpha_regularizer="l2")
+    given = {"alpha": 1, "alpha_regularizer": "l2", "activation": "tanh"}
+    layer = ElasticQuantizedConv2D((2, 5), 3, bits, **given)
     x = data(2)[0]
     layer.build(x.shape)
     for width, bits in np.ndindex(2, 3):

@@ -86,6 +86,11 @@ def test_a_loss_that_reads_weights_is_refused():
     net.compile("sgd", cross_entropy())
     with pytest.raises(ValueError, match="reads head/kernel"):
         net.train_on_batch(*data(6))
+    # Without a gradient, or of what has none, it may.
+    net.test_on_batch(*data(6))
+    net.get_layer("head").trainable = False
+    net.compile("sgd", cross_entropy())
+    net.train_on_batch(*data(6))
 
 
 def test_an_optimizer_that_updates_all_or_nothing_is_refused():
