@@ -11,6 +11,7 @@ Example:
     >>> subnet = net.extract((1,))
 """
 
+import copy
 import functools
 import json
 
@@ -224,7 +225,7 @@ class Supernet(PathTrainer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Inverse of `get_config`."""
-        config = dict(config)
+        config = copy.deepcopy(config)  # Keras empties parts of it.
         names = ("sampler", "seed", "named_paths", "recompute")
         own = {name: config.pop(name) for name in names if name in config}
         own["sampler"] = keras.saving.deserialize_keras_object(

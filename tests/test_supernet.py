@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import FromList, Grid, dense_net
+from models import FromList, Grid, dense_net, small_net
 
 from keras_spos import ChoiceBlock, Supernet, UniformSampler
 
@@ -255,6 +255,12 @@ def test_a_sampler_of_a_class_that_is_not_registered(tmp_path):
     net.save(tmp_path / "net.keras")
     loaded = keras.saving.load_model(tmp_path / "net.keras", custom_objects=known)
     assert isinstance(loaded.sampler, Again)
+
+
+def test_a_config_can_be_used_again():
+    config = small_net().get_config()
+    first, second = (Supernet.from_config(config) for _ in range(2))
+    assert first.get_config() == second.get_config()
 
 
 def test_a_copy_with_new_weights_keeps_what_clone_model_forgets():
