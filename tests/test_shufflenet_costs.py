@@ -133,6 +133,12 @@ def test_published_block_search(imagenet_net, tables):
     assert trainable == counted[1]
 
 
+def test_released_search(imagenet_net, tables):
+    flops, params = both(tables, imagenet_net.named_paths["spos_released"])
+    assert round(flops / 1e6) == 323
+    assert int(params / 1e5) == 35
+
+
 def test_published_block_and_channel_search():
     with undrawn_weights():
         network = spos_network("spos_block_channel_search")

@@ -31,6 +31,8 @@ from keras_spos.supernet import Supernet
 OPTIONS = ("choice_3", "choice_5", "choice_7", "choice_x")
 # The architecture that the authors found (their released code; Table 3, 319M FLOPs).
 SPOS_BLOCK_SEARCH = (0, 0, 3, 1, 1, 1, 0, 0, 2, 0, 2, 1, 1, 0, 2, 0, 2, 1, 3, 2)
+# What they found with that code (its README, 323M FLOPs, top-1 error 25.6 %).
+SPOS_RELEASED = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)
 # Table 4's mid-channel scales, and those of the authors' block + channel search (328M).
 WIDTHS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 SPOS_CHANNEL_SEARCH = (6, 5, 3, 5, 2, 6, 3, 4, 2, 5, 7, 5, 4, 6, 7, 4, 4, 5, 4, 3)
@@ -191,6 +193,7 @@ def _named_options(options, num_blocks):
     named = {f"all_{o}": (i,) * num_blocks for i, o in enumerate(options)}
     if num_blocks == len(SPOS_BLOCK_SEARCH) and tuple(options) == OPTIONS:
         named["spos_block_search"] = SPOS_BLOCK_SEARCH
+        named["spos_released"] = SPOS_RELEASED
     return named
 
 
@@ -249,10 +252,10 @@ def spos_network(
     """A named network of Tables 3 and 4, untrained, ready to train.
 
     Args:
-        which: "spos_block_search" (319M FLOPs) or "spos_block_channel_search"
-            (328M), as the authors released them; or "all_choice_3", "all_choice_5",
-            "all_choice_7", "all_choice_x", widened to about 325M FLOPs by
-            `BASELINE_SCALES`.
+        which: "spos_block_search" (319M FLOPs), "spos_block_channel_search" (328M) or
+            "spos_released" (323M), as the authors released them; or "all_choice_3",
+            "all_choice_5", "all_choice_7", "all_choice_x", widened to about 325M FLOPs
+            by `BASELINE_SCALES`.
         input_shape: Image shape.
         num_classes: Number of classes.
         **options: Other arguments of `shufflenet_v2`.
