@@ -20,9 +20,27 @@ def test_no_two_kernels_are_equal(name):
     assert len({k.tobytes() for k in kernels}) == len(kernels) > 100
 
 
-def test_s1_begins_as_in_the_authors_code():
+@pytest.mark.parametrize(
+    "build, arguments, number",
+    [
+        # Stem, head; for each block and expansion, two 1x1 and four depthwise ones.
+        (
+            spaces.mixpath_s1,
+            {"channels": (48, 96), "strides": (1, 2)},
+            2 + 2 * 2 * 6,
+        ),
+        # Stem, first block, head; those of one layer, and squeeze-and-excitation's.
+        (
+            spaces.mixpath_s2,
+            {"skeleton": [(1, 2, 3, 40, 0.5, 1, 1)], "num_classes": 10},
+            4 + 6 + 2,
+        ),
+    ],
+    ids=["s1", "s2"],
+)
+def test_mixpath_begins_as_in_the_authors_code(build, arguments, number):
     keras.utils.set_random_seed(0)
-    net = spaces.mixpath_s1(channels=(48, 96), strides=(1, 2))
+    net = build(**arguments)
     kernels = {v.path: np.asarray(v) for v in net.trainable_variables if v.ndim > 1}
     classifier = kernels.pop("classifier/kernel")
     assert 0.95 / 10**0.5 < np.abs(classifier).max() <= 1 / 10**0.5
@@ -32,7 +50,7 @@ def test_s1_begins_as_in_the_authors_code():
         outputs = inputs if outputs == 1 else outputs
         scaled = kernel.ravel() / (2 / (size**2 * outputs)) ** 0.5
         assert scipy.stats.kstest(scaled, "norm").pvalue > 1e-4, path
-    assert len(kernels) == 2 + 2 * 2 * 6
+    assert len(kernels) == number
 
 
 @on_jax

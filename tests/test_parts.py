@@ -9,7 +9,7 @@ from models import undrawn_weights
 
 from keras_spos import spaces
 from keras_spos.graph import nodes
-from keras_spos.spaces.parts import coupled_l2, deal, he_depthwise
+from keras_spos.spaces.parts import coupled_l2, deal
 
 
 @pytest.mark.parametrize("parts", [2, 3])
@@ -153,7 +153,7 @@ def test_networks_are_made_of_what_the_papers_say(name):
 
 
 def test_weights_begin_as_in_the_authors_code():
-    """Of SPOS; and MixPath's depthwise kernels, of k^2 inputs each."""
+    """Of SPOS; MixPath's are in test_initial_weights.py."""
     for layer in smallest("shufflenet_v2")._flatten_layers():
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             assert layer.depthwise_initializer.stddev == 1.0
@@ -161,5 +161,3 @@ def test_weights_begin_as_in_the_authors_code():
             ends = layer.name == "classifier" or layer.kernel.shape[2] == 3
             expected = 0.01 if ends else 1 / layer.kernel.shape[2]
             assert layer.kernel_initializer.stddev == expected
-    stddev = he_depthwise(5).depthwise_initializer.stddev
-    assert stddev == pytest.approx((2 / 25) ** 0.5)

@@ -16,13 +16,8 @@ from keras import layers
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import (
-    coupled_l2,
-    even_padding,
-    norm,
-    padding_of,
-    plain_convolution,
-)
+from keras_spos.spaces import mixpath_parts
+from keras_spos.spaces.parts import even_padding, norm
 from keras_spos.supernet import Supernet
 
 CHANNELS = (48, 48, 96, 96, 96, 192, 192, 192, 256, 256, 320, 320)
@@ -111,15 +106,7 @@ def mixpath_s1(
     for layer in build.convolution(head_channels, 1):
         x = layer(x)
     x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(
-        num_classes,
-        # Within 1 / sqrt(classes).
-        kernel_initializer=keras.initializers.VarianceScaling(
-            1 / 3, "fan_out", "uniform"
-        ),
-        kernel_regularizer=coupled_l2(l2),
-        name="classifier",
-    )(x)
+    outputs = mixpath_parts.classifier(num_classes, l2)(x)
     return Supernet(
         inputs,
         outputs,
@@ -130,18 +117,13 @@ def mixpath_s1(
 
 
 class _Layers:
-    """The layers that S1 is made of, with the initializers of the authors' code.
-
-    Weights are N(0, 2 / (k^2 output channels)), of depthwise convolutions too.
-    """
+    """The layers that S1 is made of."""
 
     def __init__(self, l2):
         self.l2 = l2
 
     def kernel(self, channels, kernel_size, stride=1):
-        return plain_convolution(
-            channels, kernel_size, stride, self.l2, _initializer("fan_out")
-        )
+        return mixpath_parts.convolution(channels, kernel_size, stride, self.l2)
 
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
@@ -150,20 +132,8 @@ class _Layers:
 
     def depthwise(self, kernel_size, stride):
         """A branch: depthwise convolution, batch norm, activation."""
-        kernel = layers.DepthwiseConv2D(
-            kernel_size,
-            stride,
-            padding=padding_of(stride),
-            use_bias=False,
-            # Keras counts all channels as inputs of each, and one as its output.
-            depthwise_initializer=_initializer("fan_in"),
-            depthwise_regularizer=coupled_l2(self.l2),
-        )
+        kernel = mixpath_parts.depthwise(kernel_size, stride, self.l2)
         return [*even_padding(kernel_size, stride), kernel, *_norm_and_activation()]
-
-
-def _initializer(mode):
-    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
 
 
 def _norm_and_activation():

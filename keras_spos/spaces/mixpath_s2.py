@@ -3,7 +3,8 @@
 Section 4.2 of the MixPath paper; "we fix the expansion rate as MixNet". The skeleton is
 that of M. Tan and Q. V. Le, "MixConv", BMVC 2019. The paper leaves open where S3's
 batch norms stand; here each channel group's sum passes its own shadow batch norm, so
-that one path per group is MixNet's block.
+that one path per group is MixNet's block. First weights are those of the authors'
+released code for S1.
 
 Example:
     >>> mixpath_s2(max_paths=2).space.size == 10**18
@@ -18,13 +19,8 @@ from keras import layers, ops
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import (
-    coupled_l2,
-    even_padding,
-    he_depthwise,
-    norm,
-    plain_convolution,
-)
+from keras_spos.spaces import mixpath_parts
+from keras_spos.spaces.parts import coupled_l2, even_padding, norm
 from keras_spos.supernet import Supernet
 
 # (layers, stride of the first, expansion, channels, squeeze-and-excitation ratio, parts
@@ -124,9 +120,7 @@ def mixpath_s2(
     x = layers.ReLU()(norm()(build.kernel(head_channels, 1)(x)))
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(
-        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
-    )(x)
+    outputs = mixpath_parts.classifier(num_classes, l2)(x)
     return Supernet(
         inputs,
         outputs,
@@ -208,10 +202,10 @@ class _Layers:
         return ShadowBatchNormalization(self.max_paths, self.shadow, name=f"{name}_sbn")
 
     def kernel(self, channels, kernel_size, stride=1):
-        return plain_convolution(channels, kernel_size, stride, self.l2)
+        return mixpath_parts.convolution(channels, kernel_size, stride, self.l2)
 
     def depthwise(self, kernel_size, stride=1):
-        return he_depthwise(kernel_size, stride, self.l2)
+        return mixpath_parts.depthwise(kernel_size, stride, self.l2)
 
     def path(self, kernel_size, stride):
         pad = even_padding(kernel_size, stride)
@@ -232,9 +226,12 @@ class _Layers:
         """Squeeze-and-excitation."""
         inputs = keras.Input(shape)
         x = layers.GlobalAveragePooling2D(keepdims=True)(inputs)
-        decay = coupled_l2(self.l2)
         for units, activation in ((channels, "silu"), (shape[-1], "sigmoid")):
             x = layers.Conv2D(
-                units, 1, activation=activation, kernel_regularizer=decay
+                units,
+                1,
+                activation=activation,
+                kernel_initializer=mixpath_parts.normal(),
+                kernel_regularizer=coupled_l2(self.l2),
             )(x)
         return keras.Model(inputs, layers.Multiply()([inputs, x]))

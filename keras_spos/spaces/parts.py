@@ -76,18 +76,3 @@ def plain_convolution(
         kernel_initializer=initializer,
         kernel_regularizer=coupled_l2(l2),
     )
-
-
-def he_depthwise(kernel_size, stride=1, l2=0.0):
-    """A depthwise convolution without bias, likewise."""
-    return layers.DepthwiseConv2D(
-        kernel_size,
-        stride,
-        padding=padding_of(stride),
-        use_bias=False,
-        # Keras' own would count all channels as inputs of each.
-        depthwise_initializer=keras.initializers.RandomNormal(
-            0.0, 2**0.5 / kernel_size
-        ),
-        depthwise_regularizer=coupled_l2(l2),
-    )
