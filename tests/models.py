@@ -212,3 +212,19 @@ def plain_model(shape, build):
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(size=w.shape) for w in model.get_weights()])
     return model
+
+
+class Doubled(layers.BatchNormalization):
+    """A batch norm of the user's, which computes something else."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+# Batch norms that the engine is to leave to Keras.
+OTHER_NORMS = {
+    "frozen": lambda: layers.BatchNormalization(trainable=False),
+    "renorm": lambda: layers.BatchNormalization(renorm=True),
+    "axis": lambda: layers.BatchNormalization(axis=1),
+    "subclass": Doubled,
+}

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from models import plain_model
+from models import OTHER_NORMS, plain_model
 
 from keras_spos.engine.steps import cut
 
@@ -191,25 +191,9 @@ def test_batch_norm(affine):
     _check(model)
 
 
-class Doubled(layers.BatchNormalization):
-    """A batch norm of the user's, which computes something else."""
-
-    def call(self, inputs, training=None):
-        return 2 * super().call(inputs, training=training)
-
-
-@pytest.mark.parametrize(
-    "make, arguments",
-    [
-        (layers.BatchNormalization, {"trainable": False}),
-        (layers.BatchNormalization, {"renorm": True}),
-        (layers.BatchNormalization, {"axis": 1}),
-        (Doubled, {}),
-    ],
-    ids=["frozen", "renorm", "axis", "subclass"],
-)
-def test_other_batch_norms_are_left_alone(make, arguments):
-    _check(plain_model((3, 3, 3), make(**arguments)))
+@pytest.mark.parametrize("make", OTHER_NORMS.values(), ids=OTHER_NORMS)
+def test_other_batch_norms_are_left_alone(make):
+    _check(plain_model((3, 3, 3), make()))
 
 
 def test_under_xla():

@@ -1,6 +1,6 @@
 """How a subnet is shipped: ONNX files, and int8 for ONNX Runtime and TensorFlow Lite.
 
-Every file is run beside the model that it was made of before it is kept.
+`to_onnx` runs its file beside the model that it was made of, and keeps it if they agree.
 
 Example:
     >>> subnet = net.extract(result.best.path)                     # doctest: +SKIP
