@@ -1,6 +1,6 @@
 """How a subnet is shipped: ONNX files, and int8 for ONNX Runtime and TensorFlow Lite.
 
-`to_onnx` runs its file beside the model that it was made of, and keeps it if they agree.
+`to_onnx` keeps a file only if it computes what its model does.
 
 Example:
     >>> subnet = net.extract(result.best.path)                     # doctest: +SKIP
