@@ -35,8 +35,14 @@ def test_no_two_kernels_are_equal(name):
             {"skeleton": [(1, 2, 3, 40, 0.5, 1, 1)], "num_classes": 10},
             4 + 6 + 2,
         ),
+        # Stem; in each cell, four nodes of two, two and one, and node 5.
+        (
+            spaces.nasbench101_mixpath,
+            {"channels": 16, "stacks": 2, "cells": 1},
+            1 + 2 * (4 * 5 + 1),
+        ),
     ],
-    ids=["s1", "s2"],
+    ids=["s1", "s2", "nasbench101"],
 )
 def test_mixpath_begins_as_in_the_authors_code(build, arguments, number):
     keras.utils.set_random_seed(0)

@@ -9,9 +9,8 @@ batch norm for their number and one more 1x1 convolution:
 All cells of a network are equal: the space has one decision.
 
 This is the paper's text on the benchmark's layers, where node 5 has a batch norm and a
-ReLU. In the authors' released code it has a ReLU alone, no shadow batch norm is called,
-and weights begin by He's rule over output channels, here over input channels: another
-size in the stem and where channels double.
+ReLU. In the authors' released code it has a ReLU alone, and no shadow batch norm is
+called. The first weights are that code's.
 
 Example:
     >>> net = nasbench101_mixpath(max_paths=4)
@@ -28,7 +27,8 @@ from keras import layers
 from keras_spos.layers import MultiPathBlock, PathGroup, ShadowBatchNormalization
 from keras_spos.multi_path_samplers import MultiPathSampler
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, even_padding, norm, plain_convolution
+from keras_spos.spaces import mixpath_parts
+from keras_spos.spaces.parts import even_padding, norm
 from keras_spos.supernet import Supernet
 
 OPERATIONS = ("conv3x3", "conv1x1", "maxpool3x3")
@@ -115,9 +115,7 @@ def nasbench101_mixpath(
             for layer in build.convolution(width, 1):  # node 5
                 x = layer(x)
     x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(
-        num_classes, kernel_regularizer=coupled_l2(l2), name="classifier"
-    )(x)
+    outputs = mixpath_parts.classifier(num_classes, l2)(x)
     return Supernet(
         inputs,
         outputs,
@@ -158,7 +156,7 @@ class _Layers:
 
     def convolution(self, channels, kernel_size, stride=1):
         """Convolution, batch norm, activation."""
-        kernel = plain_convolution(channels, kernel_size, stride, self.l2)
+        kernel = mixpath_parts.convolution(channels, kernel_size, stride, self.l2)
         return [*even_padding(kernel_size, stride), kernel, norm(), layers.ReLU()]
 
     def operation(self, operation, channels):
