@@ -59,7 +59,7 @@ def main():
         path=output.path("figure3_training.png"),
         positions=[epoch + 1 for epoch in epochs],
     )
-    plots.plot_histograms(
+    plots.plot_histogram_panels(
         {"after training": {name: r["final"] for name, r in results.items()}},
         path=output.path("figure3_histogram.png"),
         xlabel=f"accuracy of {settings.sampled_paths} random paths",

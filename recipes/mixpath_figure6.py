@@ -33,7 +33,7 @@ def main():
                 name, _scores(experiment, m, shadow)
             )
             output.say(f"{name}: {_row(name, results[name])}")
-    plots.plot_histograms(
+    plots.plot_histogram_panels(
         {
             f"m = {m}": {
                 "shadow batch norms": results[f"m{m}_sbn"]["learned"],

@@ -11,7 +11,7 @@ def test_histograms_share_their_axes(tmp_path):
         "m = 2": {"shadow": [0.5, 0.6, 0.6], "one": [0.2]},
     }
     file = tmp_path / "figure.png"
-    figure = plots.plot_histograms(panels, file, bins=5)
+    figure = plots.plot_histogram_panels(panels, file, bins=5)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(panels)
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     means = [line.get_xdata()[0] for axes in figure.axes for line in axes.lines]

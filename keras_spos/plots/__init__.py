@@ -10,7 +10,7 @@ Example:
     >>> plots.plot_architecture(net.space, a.best.path)            # doctest: +SKIP
 """
 
-from keras_spos.plots.mixpath import plot_histograms, plot_shadow_parameters
+from keras_spos.plots.mixpath import plot_histogram_panels, plot_shadow_parameters
 from keras_spos.plots.ranks import plot_ranks, plot_search_curves
 from keras_spos.plots.searches import (
     plot_architecture,
@@ -26,7 +26,7 @@ __all__ = [
     "plot_curves",
     "plot_front",
     "plot_histogram",
-    "plot_histograms",
+    "plot_histogram_panels",
     "plot_history",
     "plot_ranks",
     "plot_search_curves",

@@ -5,7 +5,7 @@ import numpy as np
 from keras_spos.plots.style import COLORS, GREY, finish, style
 
 
-def plot_histograms(panels, path=None, xlabel="accuracy", bins=30):
+def plot_histogram_panels(panels, path=None, xlabel="accuracy", bins=30):
     """Histograms in panels side by side, on common axes (MixPath, Figure 6).
 
     Args:
