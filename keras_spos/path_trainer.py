@@ -299,7 +299,7 @@ class PathTrainer(Functional):
 
 def _check_finite(loss, step, active, changed):
     if not np.isfinite(float(loss)):
-        path = [a if isinstance(a, tuple) else int(a) for a in active]
+        path = [int(a) if hasattr(a, "__index__") else tuple(a) for a in active]
         raise FloatingPointError(
             f"The loss is {float(loss)} at step {step}, on path {path}. {changed} "
             "Try a lower learning rate, or clip gradients (clipnorm)."

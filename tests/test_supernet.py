@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from models import FromList, Grid, dense_net, small_net
 
-from keras_spos import ChoiceBlock, Supernet, UniformSampler
+from keras_spos import ChoiceBlock, MultiPathBlock, Supernet, UniformSampler
 
 
 def block(name, labels="ab", **arguments):
@@ -201,12 +201,25 @@ def test_what_a_sampler_draws_is_checked(path):
     "path", [(0, 1), [1, 0], np.array([1, 1]), ((0, 1), 1), [frozenset({1}), [0, 1]]]
 )
 def test_what_a_sampler_may_draw(path):
-    assert dense_net(sampler=Draws(path)).draw(0) is path
+    net = dense_net(sampler=Draws(path))
+    assert net.draw(0) is path
+    net.compile("sgd", "mse")
+    net.train_on_batch(np.ones((2, 3)), np.ones((2, 4)))
+    with pytest.raises(FloatingPointError, match=r"at step 1, on path \["):
+        net.train_on_batch(np.full((2, 3), np.nan), np.ones((2, 4)))
 
 
-def test_several_options_are_for_layers_of_one_decision():
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: Grid(3, name="grid"), [(0, 1), (0,)]),
+        (lambda: MultiPathBlock([layers.ReLU(), layers.ELU()], name="grid"), [(0, 1)]),
+    ],
+    ids=["decisions", "stages"],
+)
+def test_several_options_are_for_layers_of_one_decision_and_stage(make, path):
     inputs = keras.Input((4, 4, 3))
-    net = Supernet(inputs, Grid(3, name="grid")(inputs), sampler=Draws([(0, 1), (0,)]))
+    net = Supernet(inputs, make()(inputs), sampler=Draws(path))
     net.compile("sgd", "mse")
     x = np.ones((2, 4, 4, 3))
     with pytest.raises(ValueError, match="'grid' combines .*one choice at a time"):
