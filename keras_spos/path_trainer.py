@@ -259,7 +259,7 @@ class PathTrainer(Functional):
         # Keras would trace the whole graph here, every option included.
         if data_batch is None:
             for _, _, data in iterator:
-                data_batch = data[0] if isinstance(data, (list, tuple)) else next(data)
+                data_batch = next(iter(data))
                 break
         self.build_head(data_batch)
 

@@ -130,6 +130,7 @@ def small_net(sampler=None, seed=0, dropout=0.0, l2=None, blocks=2, kernel_size=
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
+        x = layers.Dropout(dropout, name="dropout_too")(x)
     outputs = layers.Dense(CLASSES, name="classifier", **arguments)(x)
     return Supernet(inputs, outputs, name="small", sampler=sampler, seed=seed)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from models import SHAPE, FromList, cross_entropy, data, randomize, values
-from reference import assert_close, assert_trains_like_reference
+from reference import assert_close, assert_trains_like_reference, slots_of
 
 from keras_spos import ElasticBlock, MultiPathBlock, Supernet
 from keras_spos.layers import SliceableConv2D, SliceableDense
@@ -58,6 +58,11 @@ def test_stages_train_like_reference(recompute):
     assert_trains_like_reference(lambda: net_of_stages(recompute), optimizer, images(6))
 
 
+def scaled_and_accumulated():
+    inner = keras.optimizers.SGD(0.05, gradient_accumulation_steps=2)
+    return keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+
+
 # Adam's first steps divide small gradients by their own size.
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(
@@ -65,9 +70,9 @@ def test_stages_train_like_reference(recompute):
     [
         (lambda: keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01), 1e-5),
         (lambda: keras.optimizers.AdamW(0.01, 0.1, global_clipnorm=0.5), 2e-4),
-        (lambda: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2), 1e-5),
+        (scaled_and_accumulated, 1e-5),
     ],
-    ids=["separable", "clipped", "accumulated"],
+    ids=["separable", "clipped", "scaled_and_accumulated"],
 )
 def test_a_slice_trains_like_a_layer_of_its_size(make, tolerance, recompute):
     net = net_of(elastic_block())
@@ -76,20 +81,27 @@ def test_a_slice_trains_like_a_layer_of_its_size(make, tolerance, recompute):
     subnet = net.extract((1,))
     net.compile(make(), cross_entropy())
     subnet.compile(make(), cross_entropy(), run_eagerly=True, jit_compile=False)
+    for model in (net, subnet):
+        model.optimizer.build(model.trainable_variables)
+        # Slots start at zero, which none may move: start them elsewhere.
+        for slot in model.optimizer.variables:
+            if len(slot.shape) > 0:
+                slot.assign(keras.ops.full(slot.shape, 0.1))
     (block,) = net.searchable_layers
-    before = values(block.weights)
+    kept = [(v, [v, *slots_of(net.optimizer, [v])]) for v in block.weights]
+    before = [values(own) for _, own in kept]
     for batch in images(4):
         expected = subnet.train_on_batch(*batch)
         np.testing.assert_allclose(net.train_on_batch(*batch), expected, 1e-4)
     assert_close(net.extract((1,)).weights, subnet.weights, tolerance)
     outside = 0
-    for variable, old in zip(block.weights, before, strict=True):
-        mask = np.ones(old.shape, bool)
+    for (variable, own), old in zip(kept, before, strict=True):
+        mask = np.ones(variable.shape, bool)
         for source in block.sources((1,)):
             if source.variable is variable:
                 mask[source.index] = False
-        new = values([variable])[0]
-        np.testing.assert_array_equal(new[mask], old[mask], variable.path)
+        for a, b in zip(values(own), old, strict=True):
+            np.testing.assert_array_equal(a[mask], b[mask], variable.path)
         outside += mask.sum()
     assert outside > 50
 
@@ -145,3 +157,22 @@ def test_several_widths_at_once_train_their_mean(widths):
         losses = [model.train_on_batch(*batch) for model in (net, stock)]
         np.testing.assert_allclose(*losses, 1e-5)
     assert_close(net.trainable_variables, stock.trainable_variables, 1e-5)
+
+
+def test_equal_weights_of_which_one_is_used_whole():
+    inputs = x = keras.Input((3,), name="features")
+    for name in "ab":
+        option = keras.Input(x.shape[1:], name=f"{name}_input")
+        y = SliceableDense((2, 5), name=f"{name}_first")(option)
+        y = SliceableDense((3, 3), name=f"{name}_last")(y)
+        model = keras.Model(option, y)
+        x = ElasticBlock([model], widths="nw", name=name)(x)
+    net = randomize(Supernet(inputs, x, sampler=FromList([(0, 1)])))
+    stock = net.extract((0, 1))
+    for model in (net, stock):
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    x, _ = data(6, (3,))
+    for _ in range(3):
+        losses = [model.train_on_batch(x, x) for model in (net, stock)]
+        np.testing.assert_allclose(*losses, 1e-5)
+    assert_close(net.extract((0, 1)).weights, stock.weights, 1e-5)

@@ -63,7 +63,7 @@ def _counting(monkeypatch, name):
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 4, 5, 7, 9, (3, 5), (7, 4)])
+@pytest.mark.parametrize("kernel", [1, 3, 4, 5, 7, 9, (3, 5), (7, 4)])
 def test_depthwise(kernel, stride, padding, monkeypatch):
     def build(x):
         return layers.DepthwiseConv2D(
@@ -86,6 +86,23 @@ def test_padded_depthwise(uses):
         padded, y = _padded(x)
         # The padding is computed all the same for whoever else uses it.
         return y if uses == 1 else y + ops.mean(padded * padded)
+
+    _check(plain_model((12, 11, 3), build))
+
+
+@pytest.mark.parametrize(
+    "pad",
+    [
+        lambda x: ops.pad(x, [[0, 0], [1, 2], [3, 0], [0, 0]], mode="reflect"),
+        lambda x: ops.pad(x, [[0, 0], [1, 2], [3, 0], [1, 2]]),
+        lambda x: ops.pad(x, [[1, 2], [1, 2], [3, 0], [0, 0]]),
+        layers.ZeroPadding2D(((0, 0), (3, 0))),
+    ],
+    ids=["reflected", "channels", "images", "columns"],
+)
+def test_other_paddings(pad):
+    def build(x):
+        return layers.DepthwiseConv2D(5, 2, use_bias=False)(pad(x))
 
     _check(plain_model((12, 11, 3), build))
 

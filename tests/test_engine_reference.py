@@ -6,6 +6,8 @@ import pytest
 from models import FromList, cross_entropy, data, dense_net, small_net
 from reference import assert_trains_like_reference
 
+from keras_spos import ChoiceBlock, Supernet
+
 SGD = keras.optimizers.SGD
 
 
@@ -46,6 +48,20 @@ def test_optimizers(optimizer):
     assert_trains_like_reference(
         lambda: dense_net(seed=1), optimizer, batches(6, shape=(3,))
     )
+
+
+def test_two_weights_are_all():
+    """Lists of two then hold what belongs to no weight: iterations, learning rate."""
+
+    def build():
+        inputs = keras.Input((3,))
+        options = [
+            keras.layers.Dense(4, name, use_bias=False, name=name)
+            for name in ("tanh", "relu")
+        ]
+        return Supernet(inputs, ChoiceBlock(options, "ab")(inputs), seed=1)
+
+    assert_trains_like_reference(build, SGD(0.1), batches(4, shape=(3,)))
 
 
 @pytest.mark.parametrize("what", ["decay", "constraint", "optimizer"])

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from models import SHAPE, convolution, data, residual
+from models import SHAPE, FromList, convolution, data, residual
 from reference import assert_trains_like_reference
 
 from keras_spos import ChoiceBlock, Supernet
@@ -186,7 +186,8 @@ def test_integer_inputs():
     assert_trains(build, [(rng.integers(0, 10, (6, 4)), y) for _, y in vectors()])
 
 
-def test_inputs_by_name_without_their_last_axis():
+@pytest.mark.parametrize("names", ["ba", None])
+def test_inputs_without_their_last_axis(names):
     a, b = keras.Input((SIZE,), name="a"), keras.Input((1,), name="b")
     options = [layers.Dense(SIZE), layers.Dense(SIZE, activation="relu")]
     x = layers.Concatenate(name="join")([ChoiceBlock(options, "ab")(a), b])
@@ -194,10 +195,38 @@ def test_inputs_by_name_without_their_last_axis():
     stock = net.extract()
     for model in (net, stock):
         model.compile("sgd", "mse")
-    x = {"b": np.arange(6.0, dtype="float32"), "a": np.ones((6, SIZE), "float32")}
+    x = [np.ones((6, SIZE), "float32"), np.arange(6.0, dtype="float32")]
+    x = {name: x["ab".index(name)] for name in names} if names else x
     y = np.ones((6, SIZE), "float32")
     outputs = [model.predict(x, verbose=0) for model in (net, stock)]
     np.testing.assert_allclose(*outputs, 1e-5)
     losses = [model.evaluate(x, y, verbose=0) for model in (net, stock)]
     np.testing.assert_allclose(*losses, 1e-5)
     net.fit(x, y, verbose=0)
+
+
+# Keras warns of a dict whose keys are not the inputs' names.
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_inputs_by_keys_that_are_not_their_names():
+    a, b = keras.Input((SIZE,)), keras.Input((SIZE,))
+    net = Supernet({"b": b, "a": a}, choice("c")(layers.Subtract()([a, b])))
+    x, _ = vectors(inputs=2)[0]
+    x = dict(zip("ab", x, strict=True))
+    outputs = [model.predict(x, verbose=0) for model in (net, net.extract())]
+    np.testing.assert_allclose(*outputs, 1e-5)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_a_graph_says_of_training_is_overruled_as_by_keras(given):
+    inputs = keras.Input((SIZE,))
+    norm = layers.BatchNormalization(name="norm")
+    outputs = choice("c")(norm(inputs, training=given))
+    net = Supernet(inputs, outputs, sampler=FromList([(0,)]))
+    stock = net.extract((0,))
+    scores = []
+    for model in (net, stock):
+        model.compile(sgd(), "mse")
+        (x, y), *_ = vectors()
+        trained = [model.train_on_batch(x, y) for _ in range(3)]
+        scores.append([*trained, model.test_on_batch(x, y)])
+    np.testing.assert_allclose(*scores, 1e-5)

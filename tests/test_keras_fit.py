@@ -87,7 +87,7 @@ def tensorflow_dataset():
 def generator():
     while True:
         for index in range(4):
-            yield Numbers()[index]
+            yield *Numbers()[index], None
 
 
 @pytest.mark.parametrize(
@@ -280,8 +280,10 @@ def test_regularization_is_part_of_the_loss_in_evaluation_too():
     x, y = data(5)
     stock = net.extract(PATH)
     net.set_path(PATH)
+    known = len(net.losses)
     losses = [compile_model(m).evaluate(x, y, verbose=0)[0] for m in (net, stock)]
     np.testing.assert_allclose(*losses, 1e-5)
+    assert len(net.losses) == known > 1
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])

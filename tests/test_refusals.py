@@ -96,9 +96,11 @@ def test_a_loss_that_reads_weights_is_refused():
 def test_an_optimizer_that_updates_all_or_nothing_is_refused():
     net = small_net()
     sgd = keras.optimizers.SGD(0.1)
-    net.compile(keras.optimizers.MultiOptimizer(lambda v: sgd), cross_entropy())
-    with pytest.raises(ValueError, match="those on the path"):
-        net.train_on_batch(*data(6))
+    several = keras.optimizers.MultiOptimizer(lambda v: sgd)
+    for optimizer in (several, keras.optimizers.LossScaleOptimizer(several)):
+        net.compile(optimizer, cross_entropy())
+        with pytest.raises(ValueError, match="those on the path"):
+            net.train_on_batch(*data(6))
 
 
 @pytest.mark.parametrize("name", ["Adafactor", "Muon"])

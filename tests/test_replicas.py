@@ -67,6 +67,8 @@ with scope:
     # is that of one replica.
     norm = keras.layers.BatchNormalization(momentum=0.5)
     h = h + 0.0 * keras.ops.mean(norm(inputs), (1, 2, 3))[:, None]
+    # Its seed is no statistic, of which replicas take the mean.
+    h = keras.layers.GaussianNoise(1e-8)(h)
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
     net.compile(

@@ -78,9 +78,12 @@ def test_trained_paths_are_the_drawn_ones():
     assert drawn == [tuple(net.draw(step)) for step in range(18)]
 
 
-def test_accumulated_steps_share_a_path():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_accumulated_steps_share_a_path(scaled):
     net = dense_net(seed=7)
     optimizer = keras.optimizers.SGD(gradient_accumulation_steps=3)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     net.compile(optimizer, cross_entropy())
     paths = [tuple(net.draw(step)) for step in range(30)]
     assert paths[::3] == paths[1::3] == paths[2::3]
