@@ -20,10 +20,10 @@ if keras.backend.backend() == "tensorflow":
     logical = [tf.config.LogicalDeviceConfiguration()] * replicas
     tf.config.set_logical_device_configuration(cpu, logical)
     devices = [f"CPU:{i}" for i in range(replicas)]
-    scope = tf.distribute.MirroredStrategy(devices).scope()
+    scope = tf.distribute.MirroredStrategy(devices).scope
 else:
     import contextlib
-    scope = contextlib.nullcontext()
+    scope = contextlib.nullcontext
     distribution = keras.distribution
     if sys.argv[2] == "model":
         devices = distribution.list_devices()
@@ -43,7 +43,7 @@ import keras_spos as ks
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 x, y = rng.random((32, 6, 6, 2), dtype="float32"), rng.integers(0, 3, 32)
-with scope:
+with scope():
     inputs = keras.Input((6, 6, 2))
     h = inputs
     for i in range(3):
@@ -71,12 +71,15 @@ with scope:
     h = keras.layers.GaussianNoise(1e-8)(h)
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
-    net.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.7),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+# Unit by unit, then all at once.
+for average in ({}, {"use_ema": True, "ema_momentum": 0.7}):
+    with scope():
+        net.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9, **average),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+    history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
 weights = [*net.trainable_variables, norm.moving_mean]
 copies = [getattr(v.value, "values", [v.value]) for v in weights]
 print(json.dumps({
