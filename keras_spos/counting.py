@@ -5,6 +5,7 @@ count of ``net.extract(path)``.
 """
 
 import collections
+import inspect
 
 import keras
 import numpy as np
@@ -172,11 +173,12 @@ def _count_node(node, counter, seen):
 
 def _computed_on(node):
     """The tensors that a layer computes on: not masks and states, which come after."""
-    args, kwargs = node.arguments.args, node.arguments.kwargs
+    # In the order of the arguments of `call`, not in that of this call.
+    call = inspect.signature(node.operation.call)
+    given = call.bind_partial(*node.arguments.args, **node.arguments.kwargs).arguments
     if isinstance(node.operation, layers.MultiHeadAttention):
-        given = dict(zip(("query", "value"), args, strict=False)) | kwargs
         return [given["query"], given["value"]]
-    first = args[0] if args else next(iter(kwargs.values()), [])
+    first = next(iter(given.values()), [])
     tensors = [x for x in keras.tree.flatten(first) if hasattr(x, "shape")]
     return tensors or node.input_tensors
 

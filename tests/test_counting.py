@@ -52,10 +52,12 @@ CASES = [
     (lambda: layers.LSTM(3), (5, 4), 5 * 4 * 3 * (4 + 3), 4 * 3 * (4 + 3 + 1)),
     (lambda: layers.GRU(3), (5, 4), 5 * 3 * 3 * (4 + 3), 3 * 3 * (4 + 3 + 2)),
     (
-        lambda: layers.Bidirectional(layers.SimpleRNN(3)),
+        lambda: layers.Bidirectional(
+            layers.SimpleRNN(3), backward_layer=layers.GRU(3, go_backwards=True)
+        ),
         (5, 4),
-        2 * 5 * 3 * (4 + 3),
-        2 * 3 * (4 + 3 + 1),
+        5 * (1 + 3) * 3 * (4 + 3),
+        3 * (4 + 3 + 1) + 3 * 3 * (4 + 3 + 2),
     ),
     (lambda: layers.EinsumDense("abc,cd->abd", (5, 7)), (5, 4), 5 * 4 * 7, 28),
     (lambda: layers.EinsumDense("...x,xy->...y", 7), (3, 5, 4), 15 * 4 * 7, 28),
@@ -66,8 +68,10 @@ CASES = [
     (lambda: layers.Dense(5), (3, 7), 105, 40),
     (lambda: layers.BatchNormalization(), (6, 6, 4), 0, 8),
     (lambda: layers.BatchNormalization(center=False, scale=False), (6, 6, 4), 0, 8),
+    (lambda: layers.BatchNormalization(axis=1), (6, 6, 4), 0, 12),
     (lambda: layers.GlobalAveragePooling2D(), (6, 6, 4), 0, 0),
     (lambda: layers.Dropout(0.1), (6, 6, 4), 0, 0),
+    (lambda: layers.PReLU(), (6, 6, 4), 0, 144),
 ]
 
 
@@ -164,7 +168,7 @@ def test_shared_weights_are_counted_once(case):
     x = inputs = keras.Input((4,))
     shared = layers.Dense(4, name="shared")
     one = ChoiceBlock([shared, layers.Dense(4)], "ab", name="one", decision="d")
-    two = ChoiceBlock([shared, layers.Identity()], "ab", name="two", decision="d")
+    two = ChoiceBlock([shared, layers.Dense(4)], "ab", name="two", decision="d")
     stacks = {
         "applied twice": [one, one],
         "beside": [shared, one],
@@ -225,9 +229,11 @@ def attention(given_by):
     """Five queries of 6 numbers, and seven keys and values of 4."""
     query, value = keras.Input((5, 6)), keras.Input((7, 4))
     mask, few = keras.Input((5, 7)), keras.Input((7,), dtype="bool")
-    layer = layers.MultiHeadAttention(2, 3, value_dim=5, use_bias=False)
+    gated = given_by == "gate"
+    layer = layers.MultiHeadAttention(2, 3, value_dim=5, use_bias=False, use_gate=gated)
     calls = {
         "position": lambda: layer(query, value),
+        "gate": lambda: layer(query, value),
         "name": lambda: layer(query=query, value=value),
         "key": lambda: layer(query, value, key=value),
         "all names": lambda: layer(value=value, key=value, query=query),
@@ -240,11 +246,22 @@ def attention(given_by):
 
 @pytest.mark.parametrize(
     "given_by",
-    ["position", "name", "key", "all names", "scores too", "mask", "value mask"],
+    [
+        "position",
+        "gate",
+        "name",
+        "key",
+        "all names",
+        "scores too",
+        "mask",
+        "value mask",
+    ],
 )
 def test_attention_by_hand(given_by):
     kernels = {"query": 6 * 2 * 3, "key": 4 * 2 * 3, "value": 4 * 2 * 5}
     output = 2 * 5 * 6
+    if given_by == "gate":
+        output *= 2  # From a query to as many numbers as the output takes.
     counted = attention(given_by)
     assert count_params(counted) == sum(kernels.values()) + output
     projections = 5 * (kernels["query"] + output)
@@ -257,7 +274,7 @@ def test_masks_and_states_are_not_computed_on():
     state = keras.Input((3,))
     x = layers.Embedding(9, 4, mask_zero=True)(words)
     y = layers.GRU(3)(layers.Bidirectional(layers.GRU(2))(x, mask=None)[:, None])
-    z = layers.LSTM(3)(x, initial_state=[state, state])
+    z = layers.LSTM(3)(initial_state=[state, state], sequences=x)
     counted = keras.Model([words, state], [layers.GRU(3)(x), y, z])
     gru, lstm = 5 * 3 * 3 * (4 + 3), 5 * 4 * 3 * (4 + 3)
     both = 2 * 5 * 3 * 2 * (4 + 2) + 3 * 3 * (4 + 3)
@@ -322,7 +339,7 @@ def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
     with pytest.raises(ValueError, match="one that leaves out 'two'"):
         table(net)
     # Every path has all that counts: 'one' is used elsewhere, and ReLU costs nothing.
-    other = ChoiceBlock([picking(1), picking(0, 1)])([layers.ReLU()(one), two])
+    other = ChoiceBlock([picking(1), layers.Add()])([layers.ReLU()(one), two])
     net = Supernet(inputs, layers.add([other, one]))
     for path in [(0,), (1,)]:
         assert table(net)(path) == count(net.extract(path))
