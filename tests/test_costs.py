@@ -67,6 +67,15 @@ def test_infeasible_limit_says_what_can_be_reached():
         (table() <= float("nan")).check_feasible()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_lowest_cost_can_be_reached(sign):
+    """Though the sums differ in the last digit: 0.3 + (0.2 + 0.1) is above 0.6."""
+    blocks = [Block("x", (0,), [sign * 0.2] * 2), Block("y", (1,), [sign * 0.1] * 3)]
+    limit = CostTable(SPACE, sign * 0.3, blocks) <= sign * 0.6
+    assert limit.satisfied([(0, 0)])
+    limit.check_feasible()
+
+
 def test_reachable_range_is_exact_where_blocks_share_a_decision():
     blocks = [Block(str(i), (0,), np.array(c)) for i, c in enumerate([[1, 5], [5, 1]])]
     assert CostTable(SPACE, 0, blocks).reachable_range() == (6, 6)
@@ -132,6 +141,10 @@ def test_metadata_of_ones_own_say_nothing_of_the_network(metadata):
     table.metadata = {"network": {"a": "1", "": "2", "b": "3"}}
     with pytest.raises(ValueError, match=r"Different are 1 of its parts: \['b'\]"):
         check_space(table, space)
+    table.metadata = {"network": {"a": "1"}}
+    with pytest.raises(ValueError, match=r"1 of its parts: \['what is not searched'\]"):
+        check_space(table, space)
+    check_space(table, SearchSpace(space.decisions))  # Of an open image size.
 
 
 def test_wrong_number_of_costs():
@@ -145,7 +158,7 @@ def test_missing_costs():
         CostTable(SPACE, 0, [Block("x", (0, 1), costs)])
 
 
-@pytest.mark.parametrize("decisions", [(-1,), (2,), (0.0,), ("a",), (0, 0)])
+@pytest.mark.parametrize("decisions", [(-1,), (2,), (0.0,), ("a",), (0, 0), (0, -1)])
 def test_blocks_of_decisions_that_are_not_there(decisions):
     costs = np.zeros((2, 2) if len(decisions) > 1 else 3)
     with pytest.raises(ValueError, match="Expected block 'x' .*0 to 1. Received: dec"):

@@ -112,8 +112,9 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
         score_all(Kills(), paths, **options)
     np.testing.assert_array_equal(score_all(Kills(), paths, **options), expected)
     assert calls == [[[0, 0]], [[0, 1]], [[1, 0]], [[1, 0]], [[1, 1]]]
-    with pytest.raises(ValueError, match="other paths"):
-        score_all(score, paths[:2], **options)
+    for others in (paths[:2], paths + 1):
+        with pytest.raises(ValueError, match="other paths"):
+            score_all(score, others, **options)
     net.get_layer("classifier").bias.assign(np.ones(CLASSES))
     with pytest.raises(ValueError, match="was written for weights"):
         score_all(score, paths, **options)
@@ -126,6 +127,7 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path):
         (lambda paths: np.zeros(len(paths) - 1), r"each of 2 paths.*shape \(1,\)"),
         (lambda paths: 0.5, r"each of 2 paths.*shape \(\)"),
         (lambda paths: paths[:, 0] / 0.0, r"nan for path \(0, 0\)"),
+        (lambda paths: 1 / paths[:, 0], r"inf for path \(0, 0\)"),
     ],
 )
 def test_scores_that_cannot_be_kept(score, message, tmp_path):
@@ -150,6 +152,8 @@ def test_a_damaged_file_of_scores_is_refused_and_kept(content, tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match="scores.npz is not a complete file"):
         score_all(len, [(0, 0)], checkpoint=file)
+    with pytest.raises(OSError, match="can be written to"):  # Before any is scored.
+        score_all(None, [(0, 0)], checkpoint=file / "other.npz")
     assert file.read_bytes() == content
 
 

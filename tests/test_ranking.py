@@ -42,6 +42,8 @@ def test_one_case_by_hand():
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=1) == 20
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=2) == 10
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=3) == 0
+    # Of equal scores the first counts.
+    assert ranking.topk_regret([1, 1, 0], [70, 80, 90], k=1) == 20
 
 
 def test_ties_are_those_of_tau_b(tied):
@@ -91,7 +93,7 @@ def test_extremes(statistic):
     assert statistic(x, x**3) == pytest.approx(1)
     assert statistic(x, -x) == pytest.approx(-1)
     # No order at all, not a warning and not a number that is none.
-    assert statistic(np.ones(20), x) == 0
+    assert statistic(np.ones(20), x) == statistic(x, np.ones(20)) == 0
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():
@@ -112,18 +114,20 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 
 def test_report_has_the_rivals_beside_the_scores(tied):
     scores, truth, cost = tied
-    result = ranking.report(scores, truth, {"flops": cost}, k=5, resamples=50)
+    arguments = scores, truth, {"flops": cost}, 5, 4, 50
+    result = ranking.report(*arguments)
     assert json.loads(json.dumps(result)) == result
     assert result["n"] == 80
+    assert result["distinct_scores"] == len(set(scores)) != len(set(truth))
     assert result["flops_tau"]["value"] == ranking.kendall_tau(cost, truth)
     assert result["tau_with_flops"]["value"] == ranking.kendall_tau(
         ranking.joined(scores, cost), truth
     )
     assert result["residual_tau_in_flops"]["value"] == ranking.residual_tau(
-        scores, truth, cost
+        scores, truth, cost, 4
     )
     assert result["top5_regret"]["value"] == ranking.topk_regret(scores, truth, 5)
-    assert ranking.report(scores, truth, {"flops": cost}, k=5, resamples=50) == result
+    assert ranking.report(*arguments) == result != ranking.report(*arguments, seed=1)
 
 
 def test_joined_scores_are_sums_of_ranks():

@@ -52,6 +52,9 @@ def test_fair_draws_take_every_option_once_a_round():
         # All orders occur, so decisions are not in step with one another.
         assert len(np.unique(rounds, axis=0)) == np.prod(np.arange(1, size + 1))
     assert len(np.unique(paths, axis=0)) == SPACE.size
+    # Nor are decisions of one size.
+    same = SearchSpace([Decision("a", "01"), Decision("b", "01")])
+    assert len({tuple(FairSampler().draw_step(same, 3, s)) for s in range(40)}) == 4
     again = [FairSampler().draw_step(SPACE, 3, s) for s in (7, 500)]
     assert again == paths[[7, 500]].tolist()
     other = [FairSampler().draw_step(SPACE, 4, s) for s in range(24)]
@@ -252,6 +255,8 @@ def test_widths_are_admitted_from_the_largest():
         paths = np.array([sampler.draw_step(space, i, step) for i in range(200)])
         assert paths.min(axis=0).tolist() == [0, smallest, 0]
         assert paths.max(axis=0).tolist() == [2, 3, 1]
+    # More are admitted at the start than there are.
+    space.validate(WideningSampler(9, first=9).draw_step(space, 0, 10**6))
     again = WideningSampler.from_config(sampler.get_config())
     assert again.get_config() == sampler.get_config()
     paths = [sampler.draw(space, np.random.default_rng(i)) for i in range(50)]
