@@ -6,6 +6,8 @@ Example:
     >>> net.sampler = MultiPathSampler.of(net.searchable_layers)   # doctest: +SKIP
 """
 
+import collections
+
 import keras
 import numpy as np
 
@@ -112,6 +114,15 @@ class OneShotSampler(_BlockSampler):
 
     def __init__(self, options, rate=0.0):
         super().__init__(options)
+        for name, given in self.options.items():
+            subsets = {(group, frozenset(paths)) for group, paths in given}
+            known = {(group, path) for group, paths in subsets for path in paths}
+            sizes = collections.Counter(group for group, _ in known)
+            if len(subsets) < sum(2**size - 1 for size in sizes.values()):
+                raise ValueError(
+                    "Expected every subset of a group's paths as an option "
+                    f"(max_paths their number). Received: {name!r} with {given}"
+                )
         if not 0 <= rate <= 1:
             raise ValueError(f"A drop rate is between 0 and 1. Received: rate={rate}")
         self.rate = rate
@@ -124,7 +135,9 @@ class OneShotSampler(_BlockSampler):
         kept = [path for path in singles if rng.random() >= self.rate]
         if not kept:
             kept = [singles[rng.integers(len(singles))]]
-        return options.index((group, tuple(sorted(kept))))
+        # The paths of a subset may be in any order.
+        sets = [(number, set(paths)) for number, paths in options]
+        return sets.index((group, set(kept)))
 
     def get_config(self):
         """Mirrors `__init__`."""

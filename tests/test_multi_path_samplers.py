@@ -97,6 +97,13 @@ def test_one_shot_runs_what_is_not_dropped_of_a_group():
     some = draws(OneShotSampler(ALL, rate=0.5), 2000)
     expected = {0: (1 / 8 + 1 / 24) / 2, 3: 1 / 16, 12: 1 / 16}
     assert close(some, expected, 2000)
+    # Groups are drawn equally, also of unequal size; subsets are in any order.
+    options = [(0, (1,)), (0, (0,)), (0, (1, 0)), (1, (0,))]
+    one = draws(OneShotSampler({"block": options}), 600)
+    assert close(one, {2: 0.5, 3: 0.5}, 600)
+    for lacks in (OPTIONS["block"], options[1:], options[2:]):
+        with pytest.raises(ValueError, match="every subset.*Received: 'block' with"):
+            OneShotSampler({"block": lacks})
 
 
 @pytest.mark.parametrize(
