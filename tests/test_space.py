@@ -95,6 +95,7 @@ def test_paths_come_in_many_forms(space):
         ((0, 0, -1), r"'width' \(number 2\).*Received: -1"),
         ((0, 0.5, 0), r"Choices must be integers. Received: \[0.0, 0.5, 0.0\]"),
         ((0, float("nan"), 0), "Choices must be integers"),
+        ((0, float("inf"), 0), "Choices must be integers"),
         (("k3", "k5", "1.0"), "Choices must be integers.*k3"),
         ((0, None, 0), "Choices must be integers.*None"),
     ],
@@ -105,8 +106,9 @@ def test_bad_paths(space, path, message):
 
 
 def test_several_paths_where_one_is_expected(space):
-    with pytest.raises(ValueError, match="single path. Received: 2"):
-        space.path([[0, 0, 0], [1, 1, 1]])
+    for paths in ([[0, 0, 0], [1, 1, 1]], np.zeros((0, 3), int)):
+        with pytest.raises(ValueError, match=f"single path. Received: {len(paths)}"):
+            space.path(paths)
 
 
 def test_bad_descriptions(space):
