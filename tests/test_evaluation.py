@@ -14,6 +14,7 @@ from models import (
 )
 
 from keras_spos import Evaluator, Supernet, recalibrate
+from keras_spos.recalibration import State
 
 IMAGES, _ = data(12, seed=1)
 X, Y = data(20, seed=2)
@@ -85,6 +86,31 @@ def test_sharing_and_batches_change_nothing(net, paths, options):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_allclose(a[name], b[name], 1e-5, 1e-6)
+
+
+def test_what_paths_have_in_common_is_computed_once(net, monkeypatch):
+    run, advance = [], State.advance
+
+    def counted(state, engine, step, units):
+        run.append(step)
+        advance(state, engine, step, units)
+
+    monkeypatch.setattr(State, "advance", counted)
+    paths = [(2, 3), (0, 1), (1, 0), (0, 0), (1, 3), (0, 3)]
+    Evaluator(net, IMAGES, (X, Y))(paths)
+    # The stem, three first blocks, and a second one and a head for each path.
+    assert len(run) == 1 + 3 + 6 + 6
+
+
+def test_memory_is_for_the_largest_tensors(net):
+    def score(memory):
+        return Evaluator(net, IMAGES, (X, Y), memory=memory)
+
+    # 6 x 6 x 4 numbers of 4 bytes for each of 12 and 20 images, four times.
+    image = 4 * 6 * 6 * 4 * 4
+    assert score(image * 32)._share and not score(image * 32 - 1)._share
+    sizes = [[len(x) for x in score(m)._calibration] for m in (image * 5, 1)]
+    assert sizes == [[5, 5, 2], [1] * 12]
 
 
 def test_metrics(net, paths, outputs):
@@ -256,20 +282,24 @@ def test_training_makes_the_cache_stale():
     net.trainable = False
     score((0,))
     net.get_layer("classifier").bias.assign([9.0, 0.0, 0.0, 0.0])
-    assert score((0,)) != after
+    biased = score((0,))
+    assert biased != after
+    net.get_layer("stem_norm").beta.assign([9.0, 0.0, 0.0, 0.0])
+    assert score((0,)) != biased
 
 
 def test_freezing_batch_norms_makes_the_cache_stale():
     net = randomize(small_net(blocks=1))
     net.compile(keras.optimizers.SGD(0.5), cross_entropy())
     score = Evaluator(net, IMAGES, (X, Y), metric="loss")
-    before = score((0,))
+    before, identity = score((0,)), score.identity()
     for layer in net._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     net.compile(keras.optimizers.SGD(0.5), cross_entropy())
     fresh = Evaluator(net, IMAGES, (X, Y), metric="loss")((0,))
     assert score((0,)) == fresh != before
+    assert score.identity() != identity
 
 
 def test_bad_data(net):
@@ -286,7 +316,9 @@ def test_bad_data(net):
     with pytest.raises(ValueError, match="two arrays.*Received: a batch of ndarray"):
         Evaluator(net, IMAGES, [X])
     with pytest.raises(ValueError, match="acuracy"):
-        Evaluator(net, IMAGES, (X, Y), metric="acuracy")
+        Evaluator(net, IMAGES, (X, Y), metric=("top5", "acuracy"))
+    with pytest.raises(ValueError, match="batch_size >= 1. Received: 0"):
+        Evaluator(net, IMAGES, (X, Y), batch_size=0)
     with pytest.raises(ValueError, match="needs validation images. Received: none"):
         Evaluator(net, IMAGES, (np.zeros((0, *SHAPE)), np.zeros(0)))
     with pytest.raises(ValueError, match="one choice per decision"):

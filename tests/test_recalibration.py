@@ -123,8 +123,9 @@ def test_batches_are_combined_to_the_total(net, images):
         means, variances = (np.stack([s[i + k] for s in own]) for k in (0, 1))
         mean = (weights * means).sum(0)
         expected += [mean, (weights * (variances + (means - mean) ** 2)).sum(0)]
-    score = Evaluator(net, images, data(4), calibration_batch_size=7)
-    assert_equal_statistics(statistics(score.extract(path)), expected)
+    for memory in (4e9, 1):
+        score = Evaluator(net, images, data(4), calibration_batch_size=7, memory=memory)
+        assert_equal_statistics(statistics(score.extract(path)), expected)
     model = recalibrate(net.extract(path), images, batch_size=7)
     assert_equal_statistics(statistics(model), expected)
     # The first batch norm's inputs depend on no statistics: exact in any case.

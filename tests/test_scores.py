@@ -112,8 +112,12 @@ def test_outputs_that_are_not_numbers():
     net = dense_net()
     score = Evaluator(net, None, data(6, (3,)), recalibrate=False)
     net.get_layer("classifier").bias.assign([np.nan, 0, 0, 0])
-    with pytest.raises(ValueError, match=r"Received: NaN on path \(0, 1\)"):
-        score((0, 1))
+    features = net.layers[-1].input
+    two = Supernet(net.input, [features, net.output])
+    both = Evaluator(two, None, data(6, (3,)), lambda *_: 0.0, recalibrate=False)
+    for one in (score, both):
+        with pytest.raises(ValueError, match=r"Received: NaN on path \(0, 1\)"):
+            one((0, 1))
 
 
 def test_the_best_five_of_one_output():
