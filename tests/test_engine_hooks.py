@@ -111,6 +111,8 @@ def test_a_slice_lies_within_its_variable():
     for shape in ((3,), (3, 5), (0, 2)):
         with pytest.raises(ValueError, match="within"):
             WeightSlice(variable, shape)
+    WeightSlice(variable, (1, 2)).assign(np.array([[5.0, 7.0]], "float64"))
+    assert values([variable])[0].tolist() == [[5, 7, 0, 0], [0] * 4, [0] * 4]
 
 
 @pytest.mark.parametrize("optimizer", ["constraint", "lamb", "clipped_lamb"])

@@ -189,7 +189,7 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
     # What is scored is known by all labels.
     other = {**labels, "size": labels["size"] + 1}
     assert score((X, labels)).identity() != score((X, other)).identity()
-    for wrong in ("accuracy", keras.metrics.Accuracy(), None):
+    for wrong in ("accuracy", keras.metrics.Accuracy(), keras.metrics.Accuracy, None):
         with pytest.raises(ValueError, match=r"Of several outputs \(2\)"):
             score((X, labels), wrong)
     with pytest.raises(ValueError, match="20 images, 19 labels"):

@@ -126,6 +126,8 @@ def test_a_metric_of_errors_or_a_function_is_refused():
     for metric, words in (*worse, (lambda a, b: a, "a function")):
         with pytest.raises(ValueError, match=words):
             ks.Evaluator(small_net(), x, (x, y), metric=metric)
+    for metric in (keras.metrics.CosineSimilarity, keras.metrics.R2Score):
+        ks.Evaluator(small_net(), x, (x, y), metric=metric)
 
 
 def test_a_number_that_may_be_an_index_or_a_label_is_refused():

@@ -130,3 +130,7 @@ def test_the_best_five_of_one_output():
 def test_a_loss_needs_a_compiled_supernet():
     with pytest.raises(ValueError, match="compiled supernet. Received: loss=None"):
         Evaluator(small_net(), IMAGES, (X, Y), metric=("accuracy", "loss"))((0, 0))
+    net = dense_net()
+    net.compile(loss=["mse"])
+    with pytest.raises(ValueError, match="with one loss for one output"):
+        Evaluator(net, None, data(6, (3,)), "loss", recalibrate=False)((0, 0))
