@@ -96,6 +96,23 @@ def test_names_that_are_no_layers():
     assert signature(dense[:1]) != signature(dense[1:])
 
 
+def difference(name, swap, split):
+    """A model of the difference of two layers' outputs, or of one's two."""
+    inputs = keras.Input((3,))
+    first = layers.Activation("tanh", name=name)(inputs)
+    pair = [first, layers.Activation("sigmoid")(first)]
+    if split:
+        pair = ops.split(layers.Concatenate()(pair), 2, axis=-1)
+    return keras.Model(inputs, layers.Subtract()(pair[::-1] if swap else pair))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_models_of_equal_layers_that_are_wired_otherwise(split):
+    first, other = (difference(name, False, split) for name in "ab")
+    assert signature([first]) == signature([other])
+    assert_computed_apart([first, difference("a", True, split)])
+
+
 def test_a_layer_that_is_repeated():
     once, twice = (layers.Dense(3, kernel_initializer="ones") for _ in "ab")
     lists = [once, layers.ReLU()], [twice, layers.ReLU(), twice]
@@ -124,7 +141,10 @@ def test_one_function_in_two_layers_is_shared():
     act, penalty = times(2.0), sum_times(2.0)
     dense = [layers.Dense(6, activation=act, kernel_regularizer=penalty) for _ in "ab"]
     assert signature(dense[:1]) == signature(dense[1:])
-    stock = [layers.Dense(6, "relu", kernel_regularizer="l2") for _ in "ab"]
+    stock = [
+        layers.Dense(6, "relu", kernel_regularizer="l2", kernel_initializer=start)
+        for start in ("ones", "zeros")
+    ]
     assert signature(stock[:1]) == signature(stock[1:])
 
 
