@@ -171,11 +171,26 @@ def test_onnx_outputs_are_not_clipped(tmp_path):
     expected = model.predict(x, verbose=0)
     for ours, theirs in zip(outputs_of(path, x), expected, strict=True):
         assert np.abs(ours - theirs).max() < 0.03 * np.abs(theirs).max()
+    # What convolutions take is quantized still, for each channel of a kernel alone.
+    graph = onnx.load(path).graph
+    made = {name: node for node in graph.node for name in node.output}
+    for conv in (node for node in graph.node if node.op_type == "Conv"):
+        image, kernel = (made[name] for name in conv.input[:2])
+        assert image.op_type == kernel.op_type == "DequantizeLinear"
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    assert [2] in [
+        sizes[node.input[1]] for node in made.values() if "Deq" in node.op_type
+    ]
+    # Nothing is left of what was taken out.
+    used = {name for node in graph.node for name in node.input}
+    outputs = {output.name for output in graph.output}
+    assert made.keys() - outputs <= used and sizes.keys() <= used
 
 
 @pytest.mark.parametrize("ending", ["onnx", "tflite", "tuned"])
 def test_a_label_for_each_pixel(ending, tmp_path):
     if ending != "onnx":
+        tf = pytest.importorskip("tensorflow")
         pytest.importorskip("tf_keras")
     if ending == "tuned":
         pytest.importorskip("tensorflow_model_optimization")
@@ -188,6 +203,18 @@ def test_a_label_for_each_pixel(ending, tmp_path):
     report = to_int8(model, x, path, training, validation=(x, y[..., None]), **rate)
     assert report.accuracy_before == 1.0
     assert report.accuracy_after > 0.95
+    if ending != "onnx":
+        with int8._quiet():
+            interpreter = tf.lite.Interpreter(model_path=str(path))
+        interpreter.allocate_tensors()
+        tensors = interpreter.get_tensor_details()
+        # Input and output.
+        assert sum(tensor["dtype"] == np.float32 for tensor in tensors) == 2
+    if ending == "tuned":
+        other = x, (y + 1) % 4
+        arguments = {"epochs": 9, "batch_size": 5, "learning_rate": 0.3}
+        report = to_int8(model, x, path, other, validation=other, **arguments)
+        assert report.accuracy_before == 0 and report.accuracy_after > 0.9
     with pytest.raises(ValueError, match=r"each of shape \(8, 8\). Received: shapes"):
         to_int8(model, x, path, validation=(x, y[:, 0, 0]))
 
@@ -308,7 +335,7 @@ def test_what_is_refused(tmp_path):
     quantized = keras.Model(inputs, QuantizedConv2D(2, 3, 2, 2, name="q")(inputs))
     with pytest.raises(ValueError, match="'q' is quantized already"):
         to_int8(quantized, x, path)
-    for pair in (x, (x,), (x, [0, 1, 4]), (x, [-1, 0, 0]), iter([])):
+    for pair in (x, (x,), (x, [0, 1, 4]), (x, [-1, 0, 0]), (x, [0.5, 1, 2]), iter([])):
         with pytest.raises(ValueError, match="two arrays for val|to be 0 to 3. Rec"):
             to_int8(model, x, path, validation=pair)
     with pytest.raises(ValueError, match="images and labels. Received: tuple of 3"):
@@ -330,6 +357,16 @@ def test_what_is_refused(tmp_path):
     for given, pair in ((fractions, None), (whole, (fractions, [0, 1, 2]))):
         with pytest.raises(ValueError, match="uint8 is what.* float32 from 0.5 to"):
             to_int8(of_bytes, given, path, validation=pair)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_is_another_in_tf_keras(tmp_path):
+    pytest.importorskip("tf_keras")
+    inputs = keras.Input(SHAPE)
+    # x / 6 + 1 / 2; in Keras 2, x / 5 + 1 / 2.
+    model = keras.Model(inputs, layers.Activation("hard_sigmoid")(inputs))
+    with pytest.raises(ValueError, match="in tf_keras differs from the model by"):
+        to_int8(model, colours(3)[0], tmp_path / "net.tflite")
     assert not list(tmp_path.iterdir())
 
 

@@ -39,6 +39,8 @@ def test_two_bit_activations_by_hand():
     np.testing.assert_array_equal(dx, [0, 0, 1, 1, 1, 1, 1, 0, 0])
     # The clip begins at alpha itself.
     assert dalpha == 2
+    # A range that training has closed.
+    assert not np.any(ops.convert_to_numpy(pact(ops.array(x), 0.0, 2)))
 
 
 def test_limits_of_activation_bits():

@@ -73,15 +73,14 @@ def test_accuracy_is_keras_accuracy(outputs, labels):
 
 
 def test_names_that_keras_numbers_are_no_identity():
-    class Metric(keras.metrics.SparseCategoricalAccuracy):
-        pass
-
+    function = keras.metrics.sparse_categorical_accuracy
     identities = set()
     for _ in range(2):
         net = dense_net()
         net = randomize(Supernet(net.inputs, net.outputs))
         x, y = data(6, (3,))
-        score = Evaluator(net, None, (x, y), metric=Metric(), recalibrate=False)
+        metric = keras.metrics.MeanMetricWrapper(function)
+        score = Evaluator(net, None, (x, y), metric=metric, recalibrate=False)
         identities.add(score.identity())
     assert len(identities) == 1
 
@@ -106,6 +105,11 @@ def test_another_loss_is_another_score():
     before = score((0, 0))
     net.compile(loss="mae")
     assert score((0, 0)) != before
+    identities = set()
+    for settings in ({}, {"delta": 2.0}, {"reduction": "sum"}):
+        net.compile(loss=keras.losses.Huber(**settings))
+        identities.add(score.identity())
+    assert len(identities) == 3
 
 
 def test_outputs_that_are_not_numbers():
