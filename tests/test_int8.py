@@ -12,7 +12,7 @@ from models import randomize
 
 from keras_spos import spaces, to_int8, to_onnx
 from keras_spos.export import int8, int8_arguments
-from keras_spos.layers import QuantizedConv2D
+from keras_spos.layers import PACT, QuantizedConv2D
 
 # What is written depends on weights alone, and JAX takes minutes to train the network.
 pytestmark = pytest.mark.skipif(
@@ -133,7 +133,8 @@ def images_of_labels():
     kernel = np.zeros((1, 1, 3, 4))
     kernel[0, 0, :, :3] = np.eye(3)
     kernel[..., 3] = -1
-    conv.set_weights([kernel, np.zeros(4)])
+    # Logits that would be no probabilities.
+    conv.set_weights([kernel, np.full(4, -3.0)])
     return model
 
 
@@ -299,6 +300,7 @@ def test_images_that_come_in_batches(tmp_path):
         (dataset.batch(5).batch(2), r"\(2, 5, 8, 8, 3\)"),
         (iter(()), "n=0"),
         (x[:0], "n=0"),
+        (x[0], r"\(8, 8, 3\)"),
         (None, "NoneType"),
     ):
         with pytest.raises(ValueError, match=f"have shape .*Received: {received}"):
@@ -333,8 +335,19 @@ def test_what_is_refused(tmp_path):
         to_int8(model, x[:, :4], path)
     inputs = keras.Input(SHAPE)
     quantized = keras.Model(inputs, QuantizedConv2D(2, 3, 2, 2, name="q")(inputs))
-    with pytest.raises(ValueError, match="'q' is quantized already"):
-        to_int8(quantized, x, path)
+    inside = keras.Model(inputs, quantized(inputs))
+    rounded = keras.Model(inputs, PACT(4, name="q")(inputs))
+    for wrong in (quantized, inside, rounded):
+        with pytest.raises(ValueError, match="'q' is quantized already"):
+            to_int8(wrong, x, path)
+    with pytest.raises(ValueError, match="finite representative images"):
+        to_int8(model, np.full_like(x, np.nan), path)
+    one = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match="of several outputs. Received: .* 1"):
+        to_int8(one, x, path, validation=(x, np.zeros(3)))
+    for pair in ((x[:, :4], [0, 1, 2]), (x[:0], [])):
+        with pytest.raises(ValueError, match="n integer labels. Received: shapes"):
+            to_int8(model, x, path, validation=pair)
     for pair in (x, (x,), (x, [0, 1, 4]), (x, [-1, 0, 0]), (x, [0.5, 1, 2]), iter([])):
         with pytest.raises(ValueError, match="two arrays for val|to be 0 to 3. Rec"):
             to_int8(model, x, path, validation=pair)
@@ -360,11 +373,30 @@ def test_what_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_slices_sums_and_layers_used_twice_in_tf_keras():
+    pytest.importorskip("tf_keras")
+    from keras_spos.export.tf_keras_twin import largest_difference, twin
+
+    inputs = keras.Input(SHAPE)
+    x, shared = layers.Conv2D(6, 1)(inputs), layers.Conv2D(2, 1)
+    outputs = shared(x[..., ::2]) + shared(x[..., 1::2]) + shared(x[..., 3:])
+    model = randomize(keras.Model(inputs, outputs))
+    with int8._quiet():
+        copy = twin(model)
+    assert largest_difference(model, copy, colours(3)[0]) < 1e-5
+    assert len(copy.weights) == 4
+    rows = slice(None)
+    for key in ((..., slice(2)), (rows, rows, rows, rows), (..., 0, rows), 0):
+        with pytest.raises(ValueError, match="Expected a slice x"):
+            twin(keras.Model(inputs, x[key]))
+
+
 def test_a_layer_that_is_another_in_tf_keras(tmp_path):
     pytest.importorskip("tf_keras")
     inputs = keras.Input(SHAPE)
     # x / 6 + 1 / 2; in Keras 2, x / 5 + 1 / 2.
-    model = keras.Model(inputs, layers.Activation("hard_sigmoid")(inputs))
+    both = [layers.ReLU()(inputs), layers.Activation("hard_sigmoid")(inputs)]
+    model = keras.Model(inputs, both)
     with pytest.raises(ValueError, match="in tf_keras differs from the model by"):
         to_int8(model, colours(3)[0], tmp_path / "net.tflite")
     assert not list(tmp_path.iterdir())

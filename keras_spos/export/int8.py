@@ -253,8 +253,6 @@ def _tuned(copy, x, y, epochs, batch_size, learning_rate):
 
     with tools.quantize_scope({**slices, "AsItIs": AsItIs}):
         annotated = tf_keras.models.clone_model(copy, clone_function=annotate)
-        for new, old in zip(annotated.layers, copy.layers, strict=True):
-            new.set_weights(old.get_weights())
         model = tools.quantize_apply(annotated)
     model.compile(
         tf_keras.optimizers.SGD(learning_rate, momentum=0.9),

@@ -81,7 +81,7 @@ def calibration_images(data, model):
             raise ValueError(f"{expected}. Received: {array.shape}")
         arrays.append(array)
         count += len(array)
-        if not whole and count >= MOST_IMAGES:
+        if count >= MOST_IMAGES:
             break
     if not count:
         raise ValueError(f"{expected}, n of at least 1. Received: n=0")

@@ -127,10 +127,10 @@ def _layer(operation, node):
 
 def _slice(node):
     key = node.arguments.args[1]
-    rest, last = (key[0], key[-1]) if isinstance(key, tuple) else (None, key)
+    rest, last = key if isinstance(key, tuple) and len(key) == 2 else (None, key)
     if rest is not Ellipsis or not isinstance(last, slice) or last.stop is not None:
         raise ValueError(f"Expected a slice x[..., start::step]. Received: {key}")
-    return slice_layer()(last.start or 0, last.step or 1)
+    return slice_layer()(last.start, last.step)
 
 
 def _add_slices(node, tensors):
