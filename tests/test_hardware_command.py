@@ -119,6 +119,7 @@ def test_what_is_wrong_on_the_command_line(blocks, tmp_path, capsys, monkeypatch
         "{": "--arguments to be a JSON dict.*Received: {",
     }.items():
         assert re.search(message, said(capsys, *build, "--arguments", arguments))
+    build += ["--arguments", '{"stage_blocks": [1, 1, 1, 1, 1, 1]}']
     assert "batch=0" in said(capsys, *build, "--batch", 0)
     assert "networks=-1" in said(capsys, *build, "--networks", -1)
     measure_ = ["measure", folder, "--out", tmp_path / "new.json"]

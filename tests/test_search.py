@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from landscapes import Landscape, all_paths, make_space, make_table
+from pymoo.core.population import Population
 
 from keras_spos import search
 from keras_spos.costs import Block, CostTable, InfeasibleLimitError
+from keras_spos.search.operators import ArchitectureProblem, GeneCrossover, TopK
 
 SPACE = make_space(*[4] * 12)
 FLOPS = make_table(SPACE)
 PARAMS = make_table(SPACE, "params", seed=1)
+MS = make_table(SPACE, "ms", seed=2)
 
 
 def evolve(space, score, **options):
@@ -40,7 +43,7 @@ def test_nothing_twice_and_nothing_over_a_limit(run):
     score = Landscape(SPACE)
     median = np.median(FLOPS(SPACE.sample(1000)))
     limits = [FLOPS <= median, PARAMS <= PARAMS.reachable_range()[1] * 0.7]
-    result = run(SPACE, score, limits=limits, generations=15, costs=[PARAMS])
+    result = run(SPACE, score, limits=limits, generations=15, costs=[MS])
     assert len(score.paths) == len(set(score.paths)) == 15 * 50
     assert all(limit.satisfied(score.paths).all() for limit in limits)
     assert [len(call) for call in score.calls] == [50] * 15
@@ -52,6 +55,7 @@ def test_nothing_twice_and_nothing_over_a_limit(run):
     assert result.best.costs == {
         "flops": FLOPS(result.best.path)[0],
         "params": PARAMS(result.best.path)[0],
+        "ms": MS(result.best.path)[0],
     }
     assert all(type(value) is int for value in result.best.path)
     assert not result.exhausted
@@ -111,6 +115,7 @@ def test_children_come_from_the_top_k():
             assert 12 < np.sort(same[:crossed], axis=1)[:, -1].mean() < 24
         if crossed < 40:
             changed = 30 - same[crossed:].max(axis=1)
+            assert set(same[crossed:].argmax(axis=1)) == set(range(5))
             assert 1 <= changed.mean() < 3  # 30 * 0.05 * 7/8, no unchanged child
 
 
@@ -172,7 +177,7 @@ def test_the_first_generation_begins_with_initial_paths(run, tmp_path):
     given = search.sample_legal(SPACE, 5, [limit], seed=9)
     options = {"limits": [limit], "generations": 2, "population": 8}
     score = Landscape(SPACE)
-    result = run(SPACE, score, initial=[*given, given[0]], **options)
+    result = run(SPACE, score, initial=[*given, *given], **options)
     assert score.paths[:5] == list(map(tuple, given.tolist()))
     assert len(set(score.paths)) == len(score.paths) == 16
     assert limit.satisfied(score.paths).all()
@@ -183,6 +188,8 @@ def test_the_first_generation_begins_with_initial_paths(run, tmp_path):
     np.testing.assert_array_equal(result.history.paths, again.history.paths)
     with pytest.raises(ValueError, match="differs in: initial"):
         run(SPACE, score, initial=given[1], **options)
+    with pytest.raises(ValueError, match="differs in: initial .* None here"):
+        run(SPACE, score, **options)
 
 
 def test_a_space_may_be_all_initial():
@@ -191,6 +198,23 @@ def test_a_space_may_be_all_initial():
     result = evolve(space, score, initial=all_paths(space), population=4, topk=2)
     assert score.paths == list(map(tuple, all_paths(space).tolist()))
     assert result.exhausted
+    score = Landscape(space)
+    evolve(space, score, initial=all_paths(space)[:3], population=4, topk=2)
+    assert len(score.calls) == 1 and len(set(score.paths)) == 4
+
+
+def test_what_pymoo_is_handed():
+    problem = ArchitectureProblem(make_space(*[2] * 400))
+    pairs = np.array([Population.new("X", [[0] * 400, [1] * 400])] * 60)
+    children = GeneCrossover()(problem, pairs, random_state=np.random.default_rng(0))
+    share = children.get("X").mean(axis=1)
+    assert len(share) == 60 and np.all(abs(share - 0.5) < 0.12)
+    # Of equal scores those that came first.
+    equal = Population.new(
+        "X", np.arange(100)[:, None], "F", np.arange(100)[:, None] % 2
+    )
+    kept = TopK().do(problem, equal, n_survive=5).get("X")
+    np.testing.assert_array_equal(kept[:, 0], range(0, 10, 2))
 
 
 def test_nsga2_approaches_the_front():
@@ -219,7 +243,8 @@ def test_nsga2_breeds_from_as_many_as_a_generation_has():
     options = {"population": 10, "generations": 4, "mutation_probability": 0.0}
     nsga2(space, score, minimize=[constant], **options)
     for parents, children in zip(calls, calls[1:], strict=False):
-        assert (children[:, None] == parents).any(axis=1).all()
+        # The first, which is the worst, loses every tournament.
+        assert (children[:, None] == parents[1:]).any(axis=1).all()
 
 
 def test_errors_teach():
@@ -228,8 +253,12 @@ def test_errors_teach():
         evolve(SPACE, score, limits=[FLOPS <= 1])
     with pytest.raises(ValueError, match="belongs to another search space"):
         evolve(make_space(2, 2), score, limits=[FLOPS <= 100])
+    with pytest.raises(ValueError, match="belongs to another search space"):
+        evolve(SPACE, score, costs=[make_table(make_space(*[4] * 11, 5))])
     with pytest.raises(ValueError, match="crossover=30, mutation=30, population=50"):
         evolve(SPACE, score, crossover=30, mutation=30)
+    with pytest.raises(ValueError, match="crossover=60, mutation=0, population=50"):
+        evolve(SPACE, score, crossover=60)
     for name in ("topk", "population", "generations"):
         for wrong in (0, 5.0, None):
             message = f"at least 1. Received: {name}={wrong}"
@@ -248,6 +277,8 @@ def test_errors_teach():
         evolve(FLOPS, score)
     with pytest.raises(ValueError, match="such as flops <= 330e6. Received: False"):
         evolve(SPACE, score, limits=[FLOPS == 40])
+    with pytest.raises(ValueError, match="such as flops <= 330e6. Received: CostT"):
+        evolve(SPACE, score, limits=FLOPS)
     with pytest.raises(ValueError, match="mutation_probability is within"):
         evolve(SPACE, score, mutation_probability=10)
     with pytest.raises(ValueError, match="Two different tables are named 'flops'"):
@@ -267,7 +298,8 @@ def test_errors_teach():
         evolve(SPACE, score, costs=len)
     with pytest.raises(ValueError, match="initial paths with flops <= .* Received: "):
         paths = SPACE.sample(9)
-        evolve(SPACE, score, limits=FLOPS <= FLOPS(paths).min(), initial=paths)
+        limits = [PARAMS <= 1e9, FLOPS <= FLOPS(paths).min()]
+        evolve(SPACE, score, limits=limits, initial=paths)
     with pytest.raises(ValueError, match="as a generation has, 4. Received: 9"):
         evolve(SPACE, score, initial=SPACE.sample(9), population=4)
     with pytest.raises(TypeError, match="minimized, not limited.*: ms <= 3"):
@@ -314,14 +346,20 @@ def test_the_callable_may_write_into_its_paths():
     assert [row["path"] for row in history] == truth.paths
 
 
-def test_progress_bar_shows_the_best_score(capsys):
-    result = search.evolve(SPACE, Landscape(SPACE), generations=2)
-    shown = capsys.readouterr().err
-    assert f"best={result.best.score:.5g}" in shown
-    assert "100/100" in shown and "no more legal" not in shown
+def test_progress_bar_shows_the_best_score(capsys, tmp_path):
+    checkpoint = tmp_path / "run.json"
+    for generations in (2, 1):  # At last, of what the checkpoint has.
+        result = search.evolve(
+            SPACE, Landscape(SPACE), generations=generations, checkpoint=checkpoint
+        )
+        shown, n = capsys.readouterr().err, 50 * generations
+        assert f"best={result.best.score:.5g}" in shown and "no more" not in shown
+        assert f" {n}/{n} " in shown.split("\r")[-1]
     space = make_space(2, 3)
     search.evolve(space, Landscape(space))
     assert "Scored 6 of 1000 paths" in capsys.readouterr().err
+    evolve(space, Landscape(space))
+    assert not capsys.readouterr().err
 
 
 def test_any_callable_is_an_objective(tmp_path):
@@ -341,7 +379,9 @@ def test_any_callable_is_an_objective(tmp_path):
     found = nsga2(
         space, Landscape(space), [objective], checkpoint=checkpoint, **options
     )
-    assert len(calls) == len(set(calls)) == 50
+    new = next(path for path in all_paths(space).tolist() if tuple(path) not in calls)
+    assert objective([new, new]).tolist() == [flops(new)[0]] * 2
+    assert len(calls) == len(set(calls)) == 51
     table = nsga2(space, Landscape(space), [flops], **options)
     assert found.history.paths.tolist() == table.history.paths.tolist()
     assert found.history.hypervolume == table.history.hypervolume
@@ -362,5 +402,7 @@ def test_any_callable_is_an_objective(tmp_path):
     with pytest.raises(ValueError, match="without a worst value needs the reference"):
         nsga2(space, Landscape(space), [search.Objective(space, energy, "energy")])
     bad = search.Objective(space, lambda paths: paths, "shape", worst=1)
+    score = Landscape(space)
     with pytest.raises(ValueError, match="shape returns one number per path"):
-        nsga2(space, Landscape(space), [bad])
+        nsga2(space, score, [bad])
+    assert not score.calls

@@ -126,6 +126,10 @@ def test_evaluations_need_not_fill_a_batch(tmp_path):
         SPACE, Landscape(SPACE), evaluations=165, verbose=False
     )
     assert_same(part, whole)
+    fewer = search.random_search(SPACE, never, evaluations=30, **options)
+    np.testing.assert_array_equal(fewer.history.paths, whole.history.paths[:30])
+    with pytest.raises(ValueError, match=r"batch \(50 there, 30 here\)"):
+        search.random_search(SPACE, never, batch=30, **options)
 
 
 def test_a_table_is_known_by_its_costs_alone(tmp_path):
@@ -133,6 +137,7 @@ def test_a_table_is_known_by_its_costs_alone(tmp_path):
     same = CostTable.from_dict({**FLOPS.to_dict(), **described})
     options = {"generations": 2, "population": 5, "checkpoint": tmp_path / "run.json"}
     evolve(SPACE, Landscape(SPACE), costs=[FLOPS], limits=[LIMIT], **options)
+    options["population"] = np.int64(5)
     evolve(SPACE, never, costs=[FLOPS], limits=[same <= LIMIT.value], **options)
 
 
@@ -181,6 +186,8 @@ def test_a_damaged_checkpoint_is_refused_and_kept(tmp_path):
         ({"seed": 1}, r"seed \(0 there, 1 here\)"),
         ({"population": 51}, "population"),
         ({"topk": 9}, "topk"),
+        ({"crossover": 10, "mutation": 25}, r"crossover \(25 there, 10 here"),
+        ({"mutation": 10}, r"mutation \(25 there, 10 here"),
         ({"mutation_probability": 0.2}, "mutation_probability"),
         ({"limits": [FLOPS <= 40.5]}, "limits .*<= 40.5"),
         ({"limits": [make_table(SPACE, seed=9) <= LIMIT.value]}, "limits"),
@@ -220,6 +227,10 @@ def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     random_search(SPACE, Landscape(SPACE), generations=1, checkpoint=checkpoint)
     with pytest.raises(ValueError, match="algorithm"):
         evolve(SPACE, never, checkpoint=checkpoint)
+    options = {"generations": 1, "checkpoint": str(tmp_path / "nsga2.json")}
+    nsga2(SPACE, Landscape(SPACE), **options)
+    with pytest.raises(ValueError, match=r"mutation_probability \(0.1 there, 0.2"):
+        nsga2(SPACE, never, mutation_probability=0.2, **options)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_tight_limit(size, pairs):
     np.testing.assert_array_equal(paths, sample_legal(space, 50, [limit], seed))
 
 
-def test_exactly_the_few_paths_that_exist():
+def test_exactly_the_few_paths_that_exist(monkeypatch):
     # At most one decision may leave option 0: 61 paths of 4^20.
     space = make_space(*[4] * 20)
     blocks = [Block(str(i), (i,), np.array([0, 1, 1, 1])) for i in range(20)]
@@ -99,6 +99,21 @@ def test_exactly_the_few_paths_that_exist():
     paths = sample_legal(space, 200, [count <= 1])
     assert len(as_set(paths)) == 61
     np.testing.assert_array_equal(sample_legal(space, 9, [count <= 0]), [[0] * 20])
+    # Some are built and the rest enumerated, as far as the steps go.
+    monkeypatch.setattr(sampling, "_BUILD_ROUNDS", 1)
+    assert len(sample_legal(space, 200, [count <= 1])) == 61
+    monkeypatch.setattr(sampling, "_ENUMERATION_STEPS", 0)
+    assert 0 < len(sample_legal(space, 200, [count <= 1])) < 61
+    # What is excluded does not use them up, and says that there is something.
+    monkeypatch.setattr(sampling, "_BUILD_ROUNDS", 0)
+    known = as_set(paths)
+    last = known.pop()
+    monkeypatch.setattr(sampling, "_ENUMERATION_STEPS", 100)
+    assert as_set(sample_legal(space, 1, [count <= 1], exclude=known)) == {last}
+    monkeypatch.setattr(sampling, "_ENUMERATION_STEPS", 0)
+    assert len(sample_legal(space, 1, [count <= 1], exclude={last})) == 0
+    with pytest.raises(InfeasibleLimitError, match="found in 0 steps .*<= 1.$"):
+        sample_legal(space, 1, [count <= 1])
 
 
 def test_the_lowest_cost_is_met_despite_rounding():
@@ -109,6 +124,12 @@ def test_the_lowest_cost_is_met_despite_rounding():
         # One digit more than the sum: sums in another order may differ in the last.
         limit = table <= np.nextafter(table(lowest)[0], np.inf) * (1 + 1e-15)
         np.testing.assert_array_equal(sample_legal(space, 5, [limit]), lowest)
+        # A sum that the table has is what a walk finds, and one of less is not legal.
+        rng = np.random.default_rng(seed)
+        walk = descent.Descent(space, [table <= table(lowest)[0]], rng)
+        assert [*walk.walk(rng, 50)] == [tuple(lowest[0])]
+        with pytest.raises(InfeasibleLimitError, match="No architecture meets flops"):
+            sample_legal(space, 5, [table <= table(lowest)[0] * (1 - 1e-12)])
 
 
 def test_limits_that_exclude_each_other():
@@ -125,11 +146,25 @@ def test_limits_that_exclude_each_other():
     assert np.all((flops(paths) <= 50) & (flops(paths) >= 49.5))
 
 
+def test_limits_that_all_but_exclude_each_other():
+    """What costs less of one costs about as much more of the other."""
+    space, rng = make_space(*[5] * 16), np.random.default_rng(0)
+    costs = rng.uniform(1, 5, (16, 5))
+    opposite = 6 - costs + rng.normal(0, 0.3, (16, 5))
+    limits = [
+        CostTable(space, 0, [Block(str(i), (i,), row) for i, row in enumerate(table)])
+        <= limit
+        for table, limit in ((costs, 48), (opposite, 43.2))
+    ]
+    assert len(sample_legal(space, 10, limits)) == 10
+
+
 def test_many_limits_at_once():
     space = make_space(*[4] * 20)
     tables = [make_table(space, f"t{i}", seed=i) for i in range(8)]
     sample = space.sample(5000, seed=0)
     limits = [table <= np.quantile(table(sample), 0.1) for table in tables]
+    limits += [CostTable(space, 1.0, [], "constant") <= 2]
     paths = sample_legal(space, 20, limits)
     assert len(as_set(paths)) == 20 and sampling.meets(limits, paths).all()
 
@@ -154,7 +189,7 @@ def test_a_limit_that_only_shared_decisions_exclude():
     space = make_space(2, 2, 2)
     blocks = [Block(f"{i}", (i, (i + 1) % 3), np.eye(2)) for i in range(3)]
     table = CostTable(space, 0, blocks, "conflicts")
-    with pytest.raises(InfeasibleLimitError, match="No architecture meets conflicts"):
+    with pytest.raises(InfeasibleLimitError, match=r"meets conflicts <= 0.5\.$"):
         sample_legal(space, 1, [table <= 0.5])
     assert len(sample_legal(space, 9, [table <= 1])) == 6
 
@@ -169,7 +204,7 @@ def test_draws_are_uniform(small, monkeypatch):
     assert np.all(abs(counts - 200) < 65)  # 5 standard deviations
 
 
-def test_built_paths_are_nearly_uniform():
+def test_built_paths_are_nearly_uniform(monkeypatch):
     space = make_space(*[4] * 6)
     table, paths = make_table(space), all_paths(space)
     limit = table <= np.sort(table(paths))[60]
@@ -184,4 +219,9 @@ def test_built_paths_are_nearly_uniform():
         return abs(shares - 1 / len(legal)).sum() / 2
 
     assert len(mixed) == 4000
-    assert distance(mixed) < 0.1 < distance(built)
+    assert distance(mixed) < 0.1 < distance(built) < 0.5
+    # That is what is returned.
+    monkeypatch.setattr(sampling, "_SMALL_SPACE", 0)
+    monkeypatch.setattr(sampling, "_DRAW_ROUNDS", 0)
+    monkeypatch.setattr(sampling, "_mix", lambda *_: mixed[7:8])
+    np.testing.assert_array_equal(sample_legal(space, 1, [limit]), mixed[7:8])

@@ -14,7 +14,6 @@ from pymoo.core.sampling import Sampling
 from pymoo.core.selection import Selection
 from pymoo.core.survival import Survival
 
-from keras_spos.costs import check_space
 from keras_spos.search.arguments import checked_limits, checked_space
 from keras_spos.search.loop import checked_numbers
 from keras_spos.search.sampling import meets, sample_legal
@@ -31,16 +30,11 @@ class ArchitectureProblem(Problem):
     """
 
     def __init__(self, space, limits=(), minimize=(), initial=()):
-        limits = checked_limits(limits)
         if not checked_space(space).num_decisions:
             raise ValueError("The search space has no decisions: nothing to search.")
-        for table in [*(limit.table for limit in limits), *minimize]:
-            check_space(table, space)
-        for limit in limits:
-            limit.check_feasible()
         super().__init__(n_var=space.num_decisions, n_obj=1 + len(minimize))
         self.space = space
-        self.limits = limits
+        self.limits = checked_limits(limits)
         self.minimize = tuple(minimize)
         self.initial = tuple(initial)
         self.visited = set()
@@ -55,13 +49,12 @@ class LegalSampling(Sampling):
     """The initial paths, then random legal candidates; none that was visited."""
 
     def _do(self, problem, n_samples, random_state=None, **kwargs):
-        given = [path for path in problem.initial if path not in problem.visited]
-        exclude = problem.visited.union(given)
-        missing = n_samples - len(given)
+        exclude = problem.visited.union(problem.initial)
+        missing = n_samples - len(problem.initial)
         drawn = sample_legal(
             problem.space, missing, problem.limits, random_state, exclude
         )
-        return np.array([*given, *drawn]).reshape(-1, problem.n_var)
+        return np.array([*problem.initial, *drawn]).reshape(-1, problem.n_var)
 
 
 class UniformSelection(Selection):

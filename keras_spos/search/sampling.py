@@ -111,8 +111,6 @@ def _mix(space, limits, rng, paths):
     distribution is what these symmetric moves leave unchanged.
     """
     paths = paths[meets(limits, paths)]
-    if not len(paths):
-        return paths
     for _ in range(_MIXING_SWEEPS):
         for decision in rng.permutation(space.num_decisions):
             moved = paths.copy()
