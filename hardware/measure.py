@@ -173,20 +173,21 @@ class _Log:
         self.errors = {}
 
     def __enter__(self):
-        lines = []
-        if os.path.exists(self.path):
-            with open(self.path, errors="replace") as file:
-                lines = [_parse(line) for line in file]
-        if lines:
-            self._check(lines[0])
-            for line in lines[1:]:
-                if line.keys() >= _FIGURE:
-                    self.figures[line["key"], line["round"]] = line
-        # Written anew: the last line of a run that was killed may be half a line.
-        self.file = open(f"{self.path}.tmp", "w")
-        for line in [self.identity, *self.figures.values()]:
-            self._write(line)
-        os.replace(f"{self.path}.tmp", self.path)
+        with open(self.path, "a+", errors="replace") as old:
+            _lock(old)
+            old.seek(0)
+            lines = [_parse(line) for line in old]
+            if lines:
+                self._check(lines[0])
+                for line in lines[1:]:
+                    if line.keys() >= _FIGURE:
+                        self.figures[line["key"], line["round"]] = line
+            # Written anew: the last line of a run that was killed may be half a line.
+            self.file = open(f"{self.path}.tmp", "w")
+            _lock(self.file)
+            for line in [self.identity, *self.figures.values()]:
+                self._write(line)
+            os.replace(f"{self.path}.tmp", self.path)
         return self
 
     def __exit__(self, *_):
@@ -228,6 +229,26 @@ class _Log:
                 f"{'; '.join(lines)}. Remove it to measure anew, or give the table "
                 "another name."
             )
+
+
+def _lock(file):
+    """Refuses a file that another process writes to: figures of one would be lost.
+
+    The system unlocks it when it is closed, or this process ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{file.name} is in use: another process measures and notes it there. Wait "
+            "for its end, or give the table another name."
+        ) from error
+    except OSError:  # Of file systems that lock nothing.
+        pass
 
 
 def _parse(line):

@@ -164,7 +164,9 @@ def test_a_table_of_another_network_is_refused(blocks, tmp_path):
 
 def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
     folder, net = blocks
-    table = measured(folder, Stopwatch(fails={"k5"}), tmp_path)
+    engine = Stopwatch(fails={"k5"})
+    table = measured(folder, engine, tmp_path)
+    assert engine.opened.count("k5") == 1  # Not in each round.
     ((key, error),) = table.failures().items()
     assert key.startswith("k5") and error == "cannot run k5"
     assert table([(0, 2)]).tolist() == [13.5]
@@ -184,7 +186,8 @@ def test_a_block_that_fails_is_noted_and_the_rest_is_kept(blocks, tmp_path):
 
 def test_stopped_and_gone_on_is_never_stopped(blocks, tmp_path):
     folder, _ = blocks
-    measured(folder, Stopwatch(), tmp_path)
+    measured(folder, engine := Stopwatch(), tmp_path)
+    assert engine.opened[:5] != engine.opened[5:10]  # Each round has an order.
     log = (tmp_path / "table.log").read_text().splitlines(keepends=True)
     # Killed in the middle of the eighth line.
     (tmp_path / "table.log").write_text("".join(log[:7]) + log[7][:10])
@@ -194,6 +197,19 @@ def test_stopped_and_gone_on_is_never_stopped(blocks, tmp_path):
     assert sorted((tmp_path / "table.log").read_text().splitlines()) == sorted(
         line.rstrip() for line in log
     )
+
+
+def test_two_do_not_write_to_one_log(tmp_path):
+    class Second(Stopwatch):
+        def open(self, path):
+            with pytest.raises(ValueError, match="log is in use: another process"):
+                measure({"k3": "k3-0"}, Stopwatch(), tmp_path / "log", QUICK)
+            return super().open(path)
+
+    for engine in (Second(), Stopwatch()):
+        measure({"k3": "k3-0"}, engine, tmp_path / "log", QUICK, verbose=False)
+    assert not engine.opened
+    assert len((tmp_path / "log").read_text().splitlines()) == 1 + QUICK.rounds
 
 
 def test_devices_are_not_mixed(blocks, tmp_path):
@@ -250,10 +266,11 @@ def test_the_floor_does_not_see_who_else_was_there(tmp_path):
             # Half of the rounds share the core.
             return Ticks(2.0 if len(self.opened) % 2 else 1.0)
 
-    settings = Settings(rounds=6, seconds=0, warmup_seconds=0, statistic="floor")
+    settings = Settings(rounds=6, seconds=0.02, warmup_seconds=0, statistic="floor")
     result = measure({"a": "a"}, Shared(), tmp_path / "log", settings, verbose=False)
     assert result["a"]["latency_ms"] == 1.0
     assert result["a"]["median_ms"] == 1.5
+    assert result["a"]["samples"] == 3 * 10 + 3 * 20
 
 
 def test_comparing_tables(blocks, tmp_path):
