@@ -155,9 +155,9 @@ def _check(args):
     _take_as_measured(args)
     settings = _settings(args)
     with _engine(args, manifest) as engine:
-        # Before minutes of exporting; check reads it again.
-        checked_table(manifest, args.table, engine)
         if len(manifest.networks) < args.networks:
+            # Before minutes of exporting; check does it again.
+            checked_table(manifest, args.table, engine)
             _export_more(manifest, args)
         report = check(
             manifest,

@@ -1,17 +1,19 @@
 """Latency tables against whole networks: errors, corrections, fits."""
 
+import dataclasses
 import os
 import pathlib
 
 import numpy as np
 import pytest
+from scipy.optimize import curve_fit
 from stopwatch import QUICK, Stopwatch, measured
 
 from hardware.check import _draw, check, describe
-from hardware.fit import fit_correction
+from hardware.fit import _folds, fit_correction
 from hardware.manifest import Manifest, read_manifest
 from hardware.statistics import agreement, kendall_tau, spread
-from hardware.table import NO_CORRECTION, with_correction
+from hardware.table import NO_CORRECTION, read_table, with_correction
 from keras_spos import CostTable
 
 
@@ -29,19 +31,16 @@ def test_check_finds_what_a_block_takes_inside_a_network(blocks, tmp_path):
     files = {n: manifest.path(e) for n, e in {**manifest.networks, **extra}.items()}
     assert len(files) == 24
     manifest.networks.update(extra)
-    report = check(
-        manifest,
-        tmp_path / "table.json",
-        Stopwatch(costs=whole),
-        tmp_path / "check.log",
-        QUICK,
-        verbose=False,
-    )
+    report = checked(manifest, Stopwatch(costs=whole), tmp_path)
+    # What was corrected is corrected anew.
+    assert checked(manifest, Stopwatch(costs=whole), tmp_path) == report
     correction = report["correction"]
     assert correction["kind"] == "per block"
     assert report["raw"]["mape_percent"] > 5
     assert correction["held_out"]["mape_percent"] < 1e-6
     assert correction["held_out"]["pearson"] == pytest.approx(1)
+    for row in report["measured"]:
+        assert row["predicted_ms"] == pytest.approx(row["measured_ms"])
     for name in ("factor", "per_block_ms", "offset_ms"):
         expected = {"factor": 1.1, "per_block_ms": -0.3, "offset_ms": 2.0}[name]
         assert correction[name] == pytest.approx(expected)
@@ -91,6 +90,7 @@ def test_other_networks_under_the_same_names_are_measured(blocks, tmp_path):
     assert sorted(set(opened)) == ["20", "21"] and report["networks"] == 22
     report, opened = run(paths[1:21])
     assert len(set(opened)) == 20
+    assert read_table(tmp_path / "table.json").data == table.data
     for row in report["measured"]:
         assert row["measured_ms"] == 2 * table(row["path"])[0]
 
@@ -109,6 +109,24 @@ def test_a_check_without_enough_networks(blocks, tmp_path):
     with pytest.raises(ValueError, match="Received: 19; 13 failed, such as 0: 0,0"):
         checked(manifest, engine, tmp_path)
     assert (tmp_path / "table.json").read_text() == before
+    for other, message in (("batch", "batch=8. Received: batch=2"), ("name", "manif")):
+        with pytest.raises(ValueError, match=f"Expected a table of {message}"):
+            checked(Manifest(folder, {**manifest.data, other: 8}), engine, tmp_path)
+
+
+def test_networks_are_measured_as_the_table_was(blocks, tmp_path, monkeypatch):
+    folder, net = blocks
+    table = measured(folder, Stopwatch(), tmp_path)
+    table.metadata["statistic"] = "floor"
+    table.save(tmp_path / "table.json")
+    asked = []
+    monkeypatch.setattr("hardware.check.measure", lambda *given: asked.append(given))
+    manifest = named(read_manifest(folder), list(net.space.enumerate()) * 2)
+    with pytest.raises(TypeError):
+        checked(manifest, Stopwatch(), tmp_path)
+    ((*_, settings, what, _),) = asked
+    assert settings == dataclasses.replace(QUICK, statistic="floor")
+    assert what == f"networks of {manifest.digest}"
 
 
 def test_a_correction_under_which_a_block_takes_less_than_nothing(blocks, tmp_path):
@@ -147,6 +165,40 @@ def test_a_correction_never_turns_a_table_upside_down():
     for least, kind in ((0.4, "per block"), (0.2, "linear")):
         whole = 2 * sums - 0.6 * counts
         assert fit_correction(sums, counts, whole, [least, 5])[0]["kind"] == kind
+
+    # One that falls with the sums, and grows with the blocks.
+    whole = 100 - 0.1 * sums + 3 * counts
+    assert fit_correction(sums, counts, whole, [1, 5])[0]["kind"] != "per block"
+
+
+def test_corrections_are_those_of_scipy():
+    """Least squares of relative errors, on other networks than those predicted."""
+    models = {
+        "offset": lambda x, a: a + x[0],
+        "linear": lambda x, a, b: a + b * x[0],
+        "per block": lambda x, a, b, c: a + b * x[0] + c * x[1],
+    }
+    rng = np.random.default_rng(0)
+    x = np.array([rng.uniform(5, 50, 40), rng.integers(3, 9, 40)])
+    measured = 3 + 1.2 * x[0] * (1 + rng.normal(0, 0.05, 40))
+    correction, held_out = fit_correction(*x, measured)
+    errors = {"none": agreement(x[0], measured)["mape_percent"]}
+    for name, model in models.items():
+        predicted, start = np.empty(40), [1.0] * (model.__code__.co_argcount - 1)
+        for out in _folds(40, 0):
+            seen = measured[~out]
+            fitted, _ = curve_fit(model, x[:, ~out], seen, start, sigma=seen)
+            predicted[out] = model(x[:, out], *fitted)
+        errors[name] = agreement(predicted, measured)["mape_percent"]
+    assert correction["cross_validated_mape_percent"] == pytest.approx(errors, rel=1e-5)
+    # Of the best within a tenth the coarsest: errors are of about as much of either.
+    assert correction["kind"] == "linear" and errors["per block"] != errors["linear"]
+    fitted, _ = curve_fit(models["linear"], x, measured, [1, 1], sigma=measured)
+    assert [correction["offset_ms"], correction["factor"]] == pytest.approx(fitted)
+    # What is predicted of a network does not depend on what it was measured at.
+    for i in (0, 7):
+        other = np.where(np.arange(40) == i, 10 * measured, measured)
+        assert fit_correction(*x, other)[1][i] == held_out[i] != x[0][i]
 
 
 def test_statistics_by_hand():

@@ -9,12 +9,13 @@ import sys
 
 import onnxruntime
 import pytest
-from stopwatch import Stopwatch, measured
+from stopwatch import COSTS, Stopwatch, measured
 
 from hardware import engines
-from hardware.__main__ import main
+from hardware.__main__ import _check_quantized, main
 from hardware.blocks import build
-from hardware.table import read_table, with_correction
+from hardware.manifest import read_manifest
+from hardware.table import NO_CORRECTION, read_table, with_correction
 from keras_spos import CostTable
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -185,9 +186,90 @@ def test_what_a_noisy_machine_is_told_can_be_done(
     hint = capsys.readouterr().err
     assert re.search("more --rounds, and the log is used again", hint)
     assert re.search("into another --out, .*--clock cpu", hint)
+    assert main([*words, "--rounds", "3", "--statistic", "floor"]) == 0
+    assert "others use" not in capsys.readouterr().err
     Noisy.clock = "cpu"
     assert main([*words, "--rounds", "3"]) == 2
     assert "clock: expected 'wall', received 'cpu'" in capsys.readouterr().err
+
+
+def test_a_table_is_measured_checked_and_read(blocks, tmp_path, capsys, monkeypatch):
+    """What is asked of the engine, what is written, and what the status says."""
+    folder, out = tmp_path / "blocks", tmp_path / "table.json"
+    shutil.copytree(blocks[0], folder)
+    manifest = read_manifest(folder)
+    again = {f"again_{n}": e for n, e in manifest.networks.items()}
+    manifest.data.update(precision="fp16", networks={**manifest.networks, **again})
+    manifest.save()
+    asked, costs, exported = [], COSTS | {str(n): 12.0 + n for n in range(12)}, []
+
+    class Engine(Stopwatch):
+        def describe(self):
+            return {**super().describe(), "precision": "fp16"}
+
+        def clocks(self):
+            return {"cpu_mhz": [len(asked)]}
+
+    def run(*words, fails=()):
+        def open_engine(*given):
+            asked.append(given)
+            return Engine(costs, fails)
+
+        monkeypatch.setattr(engines, "open_engine", open_engine)
+        quick = ["--rounds", 2, "--seconds", 0.002]
+        status = main([str(word) for word in (*words, *quick)])
+        return status, *capsys.readouterr()
+
+    cache = str(folder / "cache")
+    options = ["--statistic", "floor", "--seed", 3, "--clock", "cpu"]
+    measure = ["measure", folder, "--out", out, *options]
+    status, _, said = run(*measure, fails={"k5"})
+    assert status == 1 and "failed: k5" in said
+    assert asked == [("onnxruntime", "cpu", "fp16", 1, "cpu", cache, "fp16")]
+    status, _, said = run(*measure)
+    assert status == 0 and "failed" not in said and "anew" not in said
+    assert "nothing new" in run(*measure)[1]
+    metadata = read_table(out).metadata
+    assert (metadata["statistic"], metadata["clocks"]) == ("floor", {"cpu_mhz": [2]})
+    known = json.loads(pathlib.Path(f"{out}.log").read_text().splitlines()[0])
+    assert known["what"] == f"blocks {manifest.digest}" and known["seed"] == 3
+    # As it was measured, unless told otherwise; enough networks are no more exported.
+    monkeypatch.setattr("hardware.blocks.build", lambda *source: exported.append("net"))
+    monkeypatch.setattr(
+        "hardware.blocks.export_networks", lambda *given: exported.append(given[2])
+    )
+    check, before = ["check", folder, "--table", out], out.read_text()
+    status, shown, _ = run(*check, "--networks", 5, "--keep", "--threads", 2)
+    assert status == 0 and shown.startswith("24 whole networks")
+    assert asked[-1] == ("onnxruntime", "cpu", "fp16", 2, "cpu", cache, "fp16")
+    assert out.read_text() == before and (tmp_path / "table-check.json").exists()
+    log = tmp_path / "table.json.check.log"
+    log.unlink()
+    status, _, said = run(*check, "--networks", 40, fails={"0"})
+    assert status == 1 and "failed: network again_0: 3,2: cannot run 0" in said
+    assert not exported  # It does not say of which space it is.
+    assert "nothing new" in run(*measure)[1]
+    manifest.data["source"] = {"space": "a", "arguments": {}}
+    manifest.save()
+    metadata["manifest"] = read_manifest(folder).digest
+    with_correction(metadata, manifest.data["space"], NO_CORRECTION).save(out)
+    log.unlink()
+    assert run(*check, "--networks", 40)[0] == 0 and exported == ["net", 40]
+    assert read_table(out).metadata["check"]["networks"] == 24
+    # Paths of a file, and those that are given.
+    (tmp_path / "paths.json").write_text("[[0, 3]]")
+    words = ["predict", str(out), "--paths", str(tmp_path / "paths.json")]
+    assert main([*words, "--path", "1,1"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in shown] == ["0,3", "1,1"]
+    assert main([*words, "--precision", "fp32"]) == 2
+    # Other engines make up ranges; ONNX Runtime's provider needs quantizers.
+    assert run(*measure[:4], "--engine", "trtexec", "--precision", "int8")[0] == 2
+    assert asked[-1][::2] == ("trtexec", "int8", "wall", "fp16")
+    file = next(iter(manifest.files.values()))
+    with open(manifest.path(file), "ab") as end:
+        end.write(b"QuantizeLinear")
+    _check_quantized(manifest)
 
 
 def test_unknown_spaces_are_named(tmp_path, capsys):

@@ -118,6 +118,7 @@ def test_a_table_without_its_layout(blocks, tmp_path):
         lambda data: data["blocks"][0].update(costs=["fast", "slow"]),
         lambda data: data["blocks"][0].update(decisions=[1]),
         lambda data: data.update(base={}),
+        lambda data: data.update(base=None),
         lambda data: data.update(space=[]),
     ],
 )
