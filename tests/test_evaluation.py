@@ -192,8 +192,9 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
     for wrong in ("accuracy", keras.metrics.Accuracy(), keras.metrics.Accuracy, None):
         with pytest.raises(ValueError, match=r"Of several outputs \(2\)"):
             score((X, labels), wrong)
-    with pytest.raises(ValueError, match="20 images, 19 labels"):
-        score((X, {**labels, "kind": Y[:19]}))
+    for name in labels:
+        with pytest.raises(ValueError, match="20 images, 19 labels"):
+            score((X, {**labels, name: labels[name][:19]}))
     with pytest.raises(ValueError, match=r"return a number.*shape \(20,\)"):
         score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
 

@@ -75,8 +75,9 @@ def test_several_inputs(names, memory):
         right = np.mean(outputs.argmax(-1) == Y)
         np.testing.assert_allclose(score(path), right, 1e-6)
     batches = [(first(inputs, 20), Y)]
-    other = Evaluator(net, [(calibration, None)], batches, batch_size=7)
-    np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
+    for batch in ((calibration, None), calibration):
+        other = Evaluator(net, [batch], batches, batch_size=7)
+        np.testing.assert_allclose(other.predict((0, 1)), score.predict((0, 1)), 1e-4)
     if names:
         # What is not an input, of the shape of one, and of another length.
         more = [

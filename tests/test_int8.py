@@ -386,7 +386,13 @@ def test_slices_sums_and_layers_used_twice_in_tf_keras():
     assert largest_difference(model, copy, colours(3)[0]) < 1e-5
     assert len(copy.weights) == 4
     rows = slice(None)
-    for key in ((..., slice(2)), (rows, rows, rows, rows), (..., 0, rows), 0):
+    for key in (
+        (..., slice(2)),
+        (rows, rows, rows, rows),
+        (..., 0, rows),
+        (rows, rows),
+        0,
+    ):
         with pytest.raises(ValueError, match="Expected a slice x"):
             twin(keras.Model(inputs, x[key]))
 

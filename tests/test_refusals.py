@@ -73,6 +73,8 @@ def test_frozen_batch_norms_are_told_apart():
     subnet.trainable = False
     with pytest.raises(ValueError, match="all of whose 1 batch norms"):
         ks.recalibrate(subnet, x)
+    bare = keras.Sequential([keras.Input(x.shape[1:]), layers.ReLU()])
+    assert ks.recalibrate(bare, x) is bare
 
 
 def test_a_loss_that_reads_weights_is_refused():
