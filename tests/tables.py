@@ -53,13 +53,14 @@ def nasbench_macro(folder, seed=0):
 
 
 def nasbench101(folder):
-    """Two cells: input - conv3x3 - output with a skip, and one with two branches."""
-    adjacency = np.zeros((2, 7, 7), np.uint8)
-    ops = np.full((2, 7), -1, np.int8)
+    """Input - conv3x3 - output with a skip, two branches, and a chain of conv1x1."""
+    adjacency = np.zeros((3, 7, 7), np.uint8)
+    ops = np.full((3, 7), -1, np.int8)
     for row, (edges, kinds) in enumerate(
         [
             (((0, 1), (1, 2), (0, 2)), (0, 1, 4)),
             (((0, 1), (0, 2), (1, 3), (2, 4), (3, 4)), (0, 3, 2, 1, 4)),
+            (((0, 1), (1, 2)), (0, 2, 4)),
         ]
     ):
         adjacency[row][tuple(np.transpose(edges))] = 1
@@ -68,8 +69,8 @@ def nasbench101(folder):
         folder / "nasbench101.npz",
         adjacency=adjacency,
         ops=ops,
-        num_vertices=np.array([3, 5], np.uint8),
-        params=np.array([100, 200], np.int32),
-        test_acc_108=np.array([0.9, 0.8], np.float32),
+        num_vertices=np.array([3, 5, 3], np.uint8),
+        params=np.array([100, 200, 50], np.int32),
+        test_acc_108=np.array([0.9, 0.8, 0.7], np.float32),
     )
     return folder

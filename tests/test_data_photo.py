@@ -85,6 +85,14 @@ def test_evaluation_photo_by_hand():
     assert photo.resized_shape(300, 500, 256) == (256, 426)
 
 
+def test_what_is_drawn_of_colours():
+    drawn = [photo.draw(np.random.default_rng(seed)) for seed in range(400)]
+    factors = np.array([one.factors for one in drawn])
+    assert (0.6 <= factors).all() and (factors <= 1.4).all()
+    assert np.ptp(factors, axis=0).min() > 0.75
+    assert len({tuple(one.order) for one in drawn}) == 6
+
+
 def test_training_photo_mirrors_half_of_the_images():
     ramp = np.repeat(np.arange(0, 250, 5, dtype=np.uint8)[None, :, None], 40, axis=0)
     image = Image.fromarray(np.repeat(ramp, 3, axis=2))

@@ -70,6 +70,11 @@ def test_subset_per_class_and_by_size():
     assert numbers(data.balanced_subset(everything, n=12, seed=1)) == numbers(subset)
     counts = np.bincount(data.balanced_subset(everything, n=14, seed=1).labels)
     assert sorted(counts) == [4, 5, 5]
+    # Classes are mixed, and one image more is of any of them.
+    assert (np.diff(subset.labels) < 0).any()
+    more = [data.balanced_subset(everything, n=1, seed=s).labels[0] for s in range(9)]
+    assert set(more) == {0, 1, 2}
+    assert len(data.balanced_subset(everything, per_class=15)) == 45
 
 
 def test_subset_and_hold_out_of_one_seed_differ():
@@ -98,6 +103,8 @@ def test_errors():
         data.balanced_subset(everything)
     with pytest.raises(ValueError, match="either per_class or n"):
         data.balanced_subset(everything, per_class=1, n=2)
+    with pytest.raises(ValueError, match="a non-empty set. Received: n=1"):
+        data.balanced_subset(numbered([]), n=1)
     with pytest.raises(ValueError, match="type uint8. Received: shape"):
         ArrayData(np.zeros([2, 4, 4, 3]), [0, 1])
     with pytest.raises(ValueError, match="one integer label per image"):

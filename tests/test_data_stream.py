@@ -40,6 +40,19 @@ def test_epochs_repeat_in_any_order(arrays):
     assert any((a[0] != b[0]).any() for a, b in zip(forward[0], other, strict=True))
 
 
+def test_each_batch_has_an_augmentation_of_its_own():
+    # Of equal images the order does not matter.
+    image = np.random.default_rng(0).integers(0, 256, [1, 8, 8, 3], dtype=np.uint8)
+    equal = ArrayData(image.repeat(16, axis=0), np.zeros(16, int))
+    batches = [
+        x.tobytes()
+        for seed in range(2)
+        for e in range(2)
+        for x, _ in epoch(data.training(equal, 8, seed), e)
+    ]
+    assert len(set(batches)) == 8
+
+
 def test_batches_may_be_asked_for_in_any_order(arrays):
     train = data.training(arrays, 8, workers=3)
     expected = epoch(data.training(arrays, 8), 0)
@@ -66,6 +79,7 @@ def test_training_batches_are_full_and_standardised(arrays):
     mean, std = data.channel_statistics(arrays.images)
     train = data.training(arrays, 8, augment=None, mean=mean, std=std)
     assert len(train) == 6
+    assert (train.has_partial_batch, train.partial_batch_size) == (False, None)
     x = np.concatenate([x for x, _ in epoch(train, 0)])
     assert x.shape == (48, 8, 8, 3)
     np.testing.assert_allclose(x.mean(axis=(0, 1, 2)), 0, atol=0.05)
@@ -92,8 +106,9 @@ def test_errors(arrays):
         for feed in (data.training, data.evaluation):
             with pytest.raises(ValueError, match=f">= 1. Received: batch_size={size}"):
                 feed(arrays, size)
-    with pytest.raises(ValueError, match="batches_per_epoch=7"):
-        data.training(arrays, 8, batches_per_epoch=7)
+    for batches in (0, 7):
+        with pytest.raises(ValueError, match=f"batches_per_epoch={batches}"):
+            data.training(arrays, 8, batches_per_epoch=batches)
     with pytest.raises(ValueError, match="Received: 'cutout'"):
         data.training(arrays, 8, augment="cutout")
     with pytest.raises(ValueError, match="seed=-1"):
@@ -125,9 +140,10 @@ def test_epochs_are_counted_without_a_callback(arrays):
 
 
 def test_look_ahead_never_mixes_epochs_and_repeats_failures():
-    failing = {(1, 1)}
+    failing, most = {(1, 1)}, []
 
     def make(epoch, index):
+        most.append(index)
         if (epoch, index) in failing:
             raise OSError("unreadable")
         return epoch, index
@@ -135,11 +151,13 @@ def test_look_ahead_never_mixes_epochs_and_repeats_failures():
     ahead = LookAhead(make, depth=3, workers=2)
     for key in [(0, 0), (0, 1), (1, 0), (0, 2), (0, 9), (2, 0)]:
         assert ahead.get(*key, length=10) == key
+        assert len(ahead._futures) <= 3  # What was made for others is not kept.
     for _ in range(2):
         with pytest.raises(OSError, match="unreadable"):
             ahead.get(1, 1, length=10)
     failing.clear()
     assert ahead.get(1, 1, length=10) == (1, 1)
+    assert max(most) == 9
 
 
 def test_what_was_made_ahead_of_a_failure_is_made_again():

@@ -50,6 +50,7 @@ def test_a_block_that_is_applied_twice_counts_twice(tmp_path, kind, wired):
     image, twice = keras.Input((6, 6, 3)), block("twice")
     # Another has the same options, and is applied once.
     x = keras.layers.ReLU()(block("once")(keras.layers.ReLU()(image)))
+    x = keras.layers.AveragePooling2D(2)(x)
     x = twice(twice(x)) if wired == "in a row" else twice(x) + twice(2.0 * x)
     net = Supernet(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     manifest = export_blocks(net, tmp_path, verbose=False)
@@ -58,6 +59,40 @@ def test_a_block_that_is_applied_twice_counts_twice(tmp_path, kind, wired):
         blocks = manifest.layout["blocks"]
         keys = [b["options"][path[b["decisions"][0]]] for b in blocks]
         keys += manifest.layout["base"]
+        assert sum(manifest.files[key]["flops"] for key in keys) == flops(path)
+
+
+def test_blocks_are_equal_if_they_compute_the_same(tmp_path):
+    """On inputs of one size and layout, whatever they are trained with."""
+    import keras
+
+    from hardware.blocks import export_blocks
+    from keras_spos import ChoiceBlock, Supernet, flops_table
+
+    def block(name, **options):
+        kernels = [keras.layers.Conv2D(3, k, padding="same", **options) for k in (1, 3)]
+        return ChoiceBlock(kernels, name=name)
+
+    x = image = keras.Input((6, 6, 3))
+    for name, between, options in (
+        ("a", keras.layers.Identity(), {}),
+        ("b", keras.layers.Dense(3), {}),
+        ("c", keras.layers.Dense(3), {"kernel_regularizer": "l2"}),
+        ("d", keras.layers.Dropout(0.5), {"kernel_initializer": "ones"}),
+        ("e", keras.layers.Dense(3), {"trainable": False}),
+        ("f", keras.layers.AveragePooling2D(2), {}),
+    ):
+        x = between(block(name, **options)(x))
+    net = Supernet(image, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    manifest = export_blocks(net, tmp_path, verbose=False)
+    first, *inside, last = [b["options"] for b in manifest.layout["blocks"]]
+    assert inside == [inside[0]] * 4 == [last] * 4 and not {*first} & {*inside[0]}
+    base = manifest.layout["base"]
+    assert len(base) == 4 and base[0] == base[1] == base[2]
+    flops = flops_table(net)
+    for path in ((0,) * 6, (1, 0, 0, 1, 0, 0)):
+        blocks = manifest.layout["blocks"]
+        keys = [b["options"][path[b["decisions"][0]]] for b in blocks] + base
         assert sum(manifest.files[key]["flops"] for key in keys) == flops(path)
 
 

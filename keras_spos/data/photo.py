@@ -78,9 +78,9 @@ def training_crop(image, drawn, size=224, shape=None):
     shape = shape or _shape_of(image)
     box = crop_box(*shape, drawn.place)
     if shape == _shape_of(image):
-        pixels = _resize(_crop(image, *box), size, size)
+        pixels = _resize(_crop(image, *box), size)
     else:
-        pixels = _resize(image, size, size, _place_when_decoded(image, shape, box))
+        pixels = _resize(image, size, _place_when_decoded(image, shape, box))
     return pixels[:, ::-1] if drawn.mirrored else pixels
 
 
@@ -144,7 +144,7 @@ def evaluation_photo(image, size=224, short_side=256, shape=None):
     down, across = shape[0] / height, shape[1] / width
     # Only what the crop shows is resized: the whole of a long image may be huge.
     box = (top * down, left * across, size * down, size * across)
-    return _resize(image, size, size, _place_when_decoded(image, shape, box))
+    return _resize(image, size, _place_when_decoded(image, shape, box))
 
 
 def resized_shape(height, width, short_side):
@@ -229,10 +229,10 @@ def _place_when_decoded(image, shape, box):
     return left, top, left + width, top + height
 
 
-def _resize(image, height, width, place=None):
+def _resize(image, size, place=None):
     from PIL import Image
 
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    image = image.resize((width, height), Image.Resampling.BILINEAR, place)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, place)
     return np.asarray(image)
