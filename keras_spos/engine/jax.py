@@ -43,20 +43,18 @@ class Runner:
 
     def infer(self, unit, inputs, state):
         """Outputs in inference mode, with `state` for the non-trainable variables."""
-        return self._infer(unit, inputs, state, losses=False)[0]
+        return self.evaluate(unit, inputs, state)[0]
 
     def evaluate(self, unit, inputs, state):
         """Outputs in inference mode, and the losses that layers add, or None."""
-        return self._infer(unit, inputs, state, losses=unit.may_add_losses)
 
-    def _infer(self, unit, inputs, state, losses):
         def function(inputs, trainable, state):
             outputs, _, penalty = unit.run(
                 inputs, trainable, state, False, substitutes=self._substitutes
             )
-            return outputs, penalty if losses else None
+            return outputs, penalty
 
-        compiled = self._compiled(("infer", losses, unit.key), function)
+        compiled = self._compiled(("infer", unit.key), function)
         return compiled(list(inputs), self.read(unit.trainable), list(state))
 
     def calibrate(self, unit, inputs, state):

@@ -48,22 +48,19 @@ class Runner:
 
     def infer(self, unit, inputs, state):
         """Outputs in inference mode, with `state` for the non-trainable variables."""
-        return self._infer(unit, inputs, state, losses=False)[0]
+        return self.evaluate(unit, inputs, state)[0]
 
     def evaluate(self, unit, inputs, state):
         """Outputs in inference mode, and the losses that layers add, or None."""
-        return self._infer(unit, inputs, state, losses=unit.may_add_losses)
-
-    def _infer(self, unit, inputs, state, losses):
         given = Arguments(unit, inputs, state)
-        key = ("infer", losses, unit.key, given.key())
+        key = ("infer", unit.key, given.key())
         if key not in self._cache:
             found = []
 
             def trace(inputs, trainable, state):
                 own = values(unit, trainable, state)
                 outputs, _, penalty = unit.run(inputs, *own, training=False)
-                found[:] = [penalty] if losses and penalty is not None else []
+                found[:] = [] if penalty is None else [penalty]
                 return outputs, found
 
             self._cache[key] = self._compiled(trace, given), bool(found)

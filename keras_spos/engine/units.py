@@ -172,15 +172,6 @@ class Unit:
         """Regularization loss of trainable variable `index` at a value."""
         return _as_loss(self._trainable[index].regularizer(value))
 
-    @functools.cached_property
-    def may_add_losses(self):
-        """Whether some layer may add a loss while it runs (`add_loss`)."""
-        return any(
-            layer.activity_regularizer is not None
-            or not type(layer).__module__.startswith(("keras.", "keras_spos."))
-            for layer in self._all_layers()
-        )
-
     def run(
         self,
         inputs,
