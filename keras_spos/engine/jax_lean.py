@@ -204,8 +204,8 @@ def _padded(x, pads):
 def _sum_of_shifted(x, kernel, stride):
     """The convolution of padded images with a kernel ``[height, width, channels]``."""
     sizes = zip(x.shape[1:3], kernel.shape[:2], strict=True)
-    # From the first to the last pixel that a weight meets.
-    rows, columns = ((n - k) // stride * stride + 1 for n, k in sizes)
+    # From the first to the last pixel that a weight may meet.
+    rows, columns = (n - k + 1 for n, k in sizes)
     return sum(
         x[:, a : a + rows : stride, b : b + columns : stride] * kernel[a, b]
         for a in range(kernel.shape[0])
