@@ -29,6 +29,7 @@ def batches(count, n=6, **arguments):
         keras.optimizers.Nadam(0.01),
         keras.optimizers.RMSprop(keras.optimizers.schedules.CosineDecay(0.01, 5)),
         keras.optimizers.LossScaleOptimizer(SGD(0.1, momentum=0.9), 1024.0, 2),
+        keras.optimizers.LossScaleOptimizer(SGD(0.1, use_ema=True), 1024.0, 2),
     ],
     ids=[
         "momentum",
@@ -42,6 +43,7 @@ def batches(count, n=6, **arguments):
         "nadam",
         "schedule",
         "loss_scale",
+        "loss_scale_average",
     ],
 )
 def test_optimizers(optimizer):

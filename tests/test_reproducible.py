@@ -76,6 +76,8 @@ def test_trained_paths_are_the_drawn_ones():
     fit(net, 1)
     del net.sampler.draw
     assert drawn == [tuple(net.draw(step)) for step in range(18)]
+    net.optimizer.iterations.assign(3)
+    assert net.count_steps() == 3
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -122,11 +122,15 @@ def test_masks_that_are_seen_when_they_are_made():
         net.predict(np.ones((2, 5)), verbose=0)
 
 
-def test_masks_may_be_made_and_used_inside_an_option():
-    inputs = keras.Input((5,), dtype="int32")
+@pytest.mark.parametrize("where", ["inside", "before"])
+def test_masks_may_be_made_and_used_inside_an_option_and_before(where):
+    x = inputs = keras.Input((5,), dtype="int32")
     pool = layers.GlobalAveragePooling1D
     options = [[embedding(mask_zero=mask), pool()] for mask in (True, False)]
-    net = Supernet(inputs, ChoiceBlock(options)(inputs))
+    if where == "before":
+        x = pool()(embedding(mask_zero=True)(inputs))
+        options = [layers.Dense(3), layers.Identity()]
+    net = Supernet(inputs, ChoiceBlock(options)(x))
     x = np.array([[1, 2, 0, 0, 0], [3, 1, 4, 1, 5]])
     for path in net.space.enumerate():
         net.set_path(path)
