@@ -147,9 +147,12 @@ def test_a_folder_of_the_same_files_is_split_the_same(prepared, splits, tmp_path
         path.write_bytes(photograph(0, 9, 9))
     (tmp_path / "val" / CLASSES[0]).mkdir(parents=True)
     (tmp_path / "val" / CLASSES[0] / "1.JPEG").write_bytes(photograph(0, 9, 9))
-    folder = data.imagenet(tmp_path, validation_per_class=2)
-    names = {path.split("/")[-1] for path in folder.validation.paths}
-    assert names == {name.decode() for name in splits.validation.names}
+    for seed, stream in ((0, splits), (1, None)):
+        options = {"validation_per_class": 2, "seed": seed}
+        stream = stream or data.imagenet(prepared[0], cache_dir=tmp_path, **options)
+        folder = data.imagenet(tmp_path, **options)
+        names = {path.split("/")[-1] for path in folder.validation.paths}
+        assert names == {name.decode() for name in stream.validation.names}
 
 
 def test_subsets_of_subsets(splits):

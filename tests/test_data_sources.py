@@ -76,6 +76,11 @@ def test_npz_of_grey_images(tmp_path):
     np.testing.assert_array_equal(splits.test.images[..., 2], arrays["x_test"])
     mean, std = data.channel_statistics(splits.train.images)
     assert (splits.mean, splits.std) == (mean, std)
+    other = data.npz(tmp_path / "grey.npz", validation_per_class=1, seed=1)
+    assert (other.validation.images != splits.validation.images).any()
+    # A class may be of test images alone.
+    np.savez(tmp_path / "grey.npz", **{**arrays, "y_test": np.arange(20) % 12})
+    assert data.npz(tmp_path / "grey.npz", validation_per_class=1).num_classes == 12
 
 
 def test_npz_errors(tmp_path):
@@ -98,6 +103,7 @@ def test_npz_errors(tmp_path):
         ("y_test", np.array([None] * 20), "x_test or y_test .* Object arrays"),
         ("y_train", np.arange(40) % 10 - 1, "labels from 0. Received: -1"),
         ("y_test", np.arange(20), "labels, 0 to 9, .*Received: 19"),
+        ("y_test", np.eye(20, 10, dtype=int), r"one integer label .* \[20, 10\]"),
     ],
 )
 def test_a_file_that_is_not_as_expected_is_named(name, array, message, tmp_path):
@@ -119,7 +125,8 @@ def test_digits():
     # Each of the 8 x 8 values 0..16 became a block of 4 x 4 pixels 0..255.
     image = splits.train.images[0, :, :, 1]
     np.testing.assert_array_equal(image, image[::4, ::4].repeat(4, 0).repeat(4, 1))
-    assert splits.train.images.max() == 255
+    values = np.rint(np.arange(17) * 255 / 16)
+    assert np.unique(splits.train.images).tolist() == values.tolist()
 
 
 def test_digits_are_padded_in_the_middle():
@@ -164,6 +171,8 @@ def test_folder_laid_out_like_imagenet(tmp_path):
     assert all("/val/" in path for path in splits.test.paths)
     same = data.imagenet(tmp_path, validation_per_class=2)
     assert same.validation.paths.tolist() == splits.validation.paths.tolist()
+    other = data.imagenet(tmp_path, validation_per_class=2, seed=1)
+    assert other.validation.paths.tolist() != splits.validation.paths.tolist()
 
 
 def test_imagenets_own_test_images_have_no_labels(tmp_path):

@@ -51,6 +51,10 @@ def test_each_batch_has_an_augmentation_of_its_own():
         for x, _ in epoch(data.training(equal, 8, seed), e)
     ]
     assert len(set(batches)) == 8
+    # Of 8 pixels an eighth is one, which is what may be black.
+    white = ArrayData(np.full((16, 8, 8, 3), 255, np.uint8), np.zeros(16, int))
+    x = epoch(data.training(white, 16), 0)[0][0]
+    assert (x[:, 1:-1, 1:-1] == 1).all() and (x == 0).any()
 
 
 def test_batches_may_be_asked_for_in_any_order(arrays):
@@ -126,7 +130,8 @@ def test_epochs_are_counted_without_a_callback(arrays):
     def read(batches):
         train.on_epoch_begin()
         seen.append(train.epoch)
-        for _ in zip(train, range(batches), strict=False):
+        # Which asks for no more after the last batch.
+        for _ in zip(range(batches), train, strict=False):
             pass
         train.on_epoch_end()
 
@@ -137,6 +142,13 @@ def test_epochs_are_counted_without_a_callback(arrays):
     for _ in range(2):
         read(6)
     assert seen == [0, 0, 1, 2, 7, 8]
+    # A pass that has begun is of one epoch to its end.
+    expected = epoch(train, 3)
+    train.set_epoch(3)
+    begun = iter(train)
+    first = next(begun)
+    train.set_epoch(5)
+    assert_same([first, *begun], expected)
 
 
 def test_look_ahead_never_mixes_epochs_and_repeats_failures():
