@@ -3,16 +3,17 @@
 import dataclasses
 import json
 import sys
+import types
 
 import keras
 import numpy as np
 from keras import layers
 from tables import nasbench_macro as write_table
 
-from keras_spos import ChoiceBlock, Supernet, ranking
+from keras_spos import ChoiceBlock, Supernet, data, ranking
 from keras_spos.tabular.archive import Archive
 from keras_spos.tabular.paths import MACRO_OPTIONS
-from recipes import nasbench_macro, spos_table8
+from recipes import nasbench_macro, ranking_report, spos_table8
 from recipes import ranking as ranking_recipe
 
 
@@ -164,3 +165,54 @@ def test_spaces_of_an_earlier_run_are_reported_with_those_of_a_later_one(
     assert spaces_of_a_run(*words, "Original", "--resume") == both
     three = [plain, ["Reduce-1", 1, "plain SPOS"], *reduced]
     assert spaces_of_a_run("--spaces", "Reduce-1", "--resume") == three
+
+
+def test_scores_are_judged_by_the_truth_of_their_rows():
+    """Accuracy grows with the multiply-adds and falls with the parameters."""
+    flops = np.array([1.0, 5, 2, 4, 3, 6, 9, 8, 7, 0])
+    columns = {"f": flops, "p": -flops}
+    study = types.SimpleNamespace(
+        settings=types.SimpleNamespace(resamples=2),
+        table=types.SimpleNamespace(read=columns.get, accuracy=lambda _: flops**2),
+    )
+    rows = [7, 1, 5, 3, 9]
+    runs = [
+        {"label": "a", "training": "b", "rows": rows, "scores": {"c": scores.tolist()}}
+        for scores in (flops[rows], -flops[rows])
+    ]
+    (row,) = ranking_report.judge(study, runs, "t", "f", "p")
+    costs = [row["each"][0][f"{name}_tau"]["value"] for name in ("flops", "params")]
+    np.testing.assert_allclose(costs, [1, -1])
+    # Of 1 and -1: the mean, and the root of 2.
+    assert row["seeds"] == 2
+    np.testing.assert_allclose([row["tau_mean"], row["tau_sd"]], [0, np.sqrt(2)])
+
+
+def test_each_scoring_has_its_images(monkeypatch):
+    counts = []
+    monkeypatch.setattr(
+        ranking_recipe.ks,
+        "Evaluator",
+        lambda net, images, validation, recalibrate, **options: counts.append(
+            (len(images), len(validation[0]), recalibrate)
+        ),
+    )
+
+    def images(n):
+        return data.ArrayData(np.zeros((n, 2, 2, 3), np.uint8), np.arange(n) % 2)
+
+    study = ranking_recipe.Study.__new__(ranking_recipe.Study)
+    study.settings = types.SimpleNamespace(calibration_images=4, memory=1)
+    study.splits = types.SimpleNamespace(train=images(20), validation=images(6))
+    study.more_validation = images(10)
+    for scoring in ranking_recipe.SCORINGS:
+        study.evaluator(None, scoring)
+    assert counts == [(4, 6, True), (4, 10, True), (4, 6, False), (16, 6, True)]
+
+
+def test_images_are_shrunk_to_the_means_of_squares():
+    values = np.array([[0, 1, 4, 8], [1, 1, 8, 9], [9, 9, 0, 0], [9, 9, 1, 2]])
+    images = np.repeat(values.astype(np.uint8)[None, :, :, None], 3, axis=3)
+    shrunk = ranking_recipe._shrunk(data.ArrayData(images, [0]), 2)
+    # Means 0.75, 7.25, 9 and 0.75.
+    assert shrunk.images[0, :, :, 1].tolist() == [[1, 7], [9, 1]]

@@ -19,7 +19,13 @@ import keras_spos as ks
 from keras_spos import data
 from keras_spos.costs import Block, CostTable
 from recipes import experiment, memory, spos
-from recipes.common import Output, _without_folders, checksum, parser_for
+from recipes.common import (
+    Output,
+    _without_folders,
+    checksum,
+    checksum_of,
+    parser_for,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -85,6 +91,8 @@ def output(folder, recipe="quickstart", **changed):
 def test_parts_made_from_something_else_are_refused(tmp_path):
     net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     weights = checksum(net)
+    first, *others = net.get_weights()
+    assert checksum_of([first, *others]) == weights != checksum_of([first + 1, *others])
     output(tmp_path).agree("weights", weights)
     again = output(tmp_path, resume=True)
     again.agree("weights", checksum(net))
