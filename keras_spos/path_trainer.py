@@ -95,6 +95,9 @@ class PathTrainer(Functional):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         engine = self.get_engine()
         y_pred, losses = engine.evaluate(x, self._running_path)
+        if self._running_penalty is None:
+            # The same for every batch: weights do not change meanwhile.
+            self._running_penalty = engine.penalty(self._running_path)
         head = self.get_head()
         penalty = engine.backend.add(self._running_penalty, losses)
         logs, metrics = head.evaluate(x, y, y_pred, sample_weight, penalty)
@@ -172,7 +175,7 @@ class PathTrainer(Functional):
         token, count = self._iterations_seen
         if token is not None and token is self._iterations_token():
             return count
-        return int(ops.convert_to_numpy(self._iterations_variable().value))
+        return int(ops.convert_to_numpy(self._iterations_variable()))
 
     def _iterations_variable(self):
         # `iterations` of an optimizer that accumulates counts several steps as one.
@@ -205,9 +208,10 @@ class PathTrainer(Functional):
 
     def make_test_function(self, force=False):
         """Prepares `evaluate`."""
+        self.get_engine()  # As in `make_train_function`.
         self._running_path = self.path
-        # The same for every batch: weights do not change meanwhile.
-        self._running_penalty = self.get_engine().penalty(self._running_path)
+        # Left to the first step: in a strategy's scope, weights are a replica's.
+        self._running_penalty = None
         self.test_function = self._stepwise(self.test_step, 3)
 
     def make_predict_function(self, force=False):

@@ -135,7 +135,7 @@ class Supernet(PathTrainer):
         values = {}
         for layer in self.searchable_layers:
             for decision, choice in zip(layer.decisions, layer.choices, strict=True):
-                values[decision.name] = int(ops.convert_to_numpy(choice.value))
+                values[decision.name] = int(ops.convert_to_numpy(choice))
         return tuple(values[d.name] for d in self.space.decisions)
 
     def set_path(self, path):

@@ -12,7 +12,7 @@ import pytest
 import keras_spos as ks
 
 SCRIPT = """
-import json, sys, keras
+import contextlib, json, sys, keras
 replicas = int(sys.argv[1])
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -22,7 +22,6 @@ if keras.backend.backend() == "tensorflow":
     devices = [f"CPU:{i}" for i in range(replicas)]
     scope = tf.distribute.MirroredStrategy(devices).scope
 else:
-    import contextlib
     scope = contextlib.nullcontext
     distribution = keras.distribution
     if sys.argv[2] == "model":
@@ -71,6 +70,7 @@ with scope():
     h = keras.layers.GaussianNoise(1e-8)(h)
     last = keras.initializers.RandomNormal(seed=99)
     net = ks.Supernet(inputs, keras.layers.Dense(3, kernel_initializer=last)(h))
+around = scope if sys.argv[2] == "inside" else contextlib.nullcontext
 # Unit by unit, then all at once.
 for average in ({}, {"use_ema": True, "ema_momentum": 0.7}):
     with scope():
@@ -79,13 +79,18 @@ for average in ({}, {"use_ema": True, "ema_momentum": 0.7}):
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-    history = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history
+    with around():
+        logs = net.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+with around():
+    evaluated = net.evaluate(x, y, batch_size=8, verbose=0)
+    predictions = net.predict(x, batch_size=8, verbose=0).tolist()
 weights = [*net.trainable_variables, norm.moving_mean]
 copies = [getattr(v.value, "values", [v.value]) for v in weights]
 print(json.dumps({
     "weights": [[np.ravel(w).tolist() for w in each] for each in copies],
-    "history": history,
-    "predictions": net.predict(x, batch_size=8, verbose=0).tolist(),
+    "history": logs.history,
+    "evaluated": evaluated,
+    "predictions": predictions,
 }))
 """
 
@@ -116,12 +121,19 @@ def test_weights_spread_over_devices_train_as_on_one(one):
     assert_equal(train(2, "model"), one)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="of TensorFlow alone")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_all_may_be_inside_the_scope(one, replicas):
+    assert_equal(train(replicas, "inside"), one)
+
+
 def assert_equal(two, one):
     for (a,), copies in zip(one["weights"], two["weights"], strict=True):
         for b in copies:
             np.testing.assert_allclose(a, b, atol=1e-6)
     for name, values in one["history"].items():
         np.testing.assert_allclose(values, two["history"][name], atol=1e-5)
+    np.testing.assert_allclose(one["evaluated"], two["evaluated"], atol=1e-5)
     np.testing.assert_allclose(one["predictions"], two["predictions"], atol=1e-5)
 
 

@@ -134,7 +134,7 @@ def _as_list(value):
 
 def values_of(variables):
     """The values of variables as a list of arrays."""
-    return [np.asarray(ops.convert_to_numpy(v.value)) for v in variables]
+    return [np.asarray(ops.convert_to_numpy(v)) for v in variables]
 
 
 def assign(variables, arrays):

@@ -250,7 +250,7 @@ def run_replicated(model, step, data):
         A list with what each replica returns.
     """
     strategy = model.distribute_strategy
-    if strategy.num_replicas_in_sync == 1:
+    if strategy.num_replicas_in_sync == 1 and not is_replicated():
         with model.get_engine().runner.queueing():
             return [step(data)]
     # Each replica has a thread of its own.
@@ -271,8 +271,8 @@ def is_asynchronous():
 
 
 def is_replicated():
-    """Whether several replicas run the same step."""
-    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+    """Whether a distribution strategy runs the step on its replicas."""
+    return tf.distribute.has_strategy()
 
 
 def add(a, b):
