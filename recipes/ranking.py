@@ -105,12 +105,18 @@ class Settings:
     memory: float = 4e9
 
 
-def arguments(description, presets):
+def parser_with_tables(description, presets):
     """The parser of a recipe that needs a table."""
     parser = parser_for(description, presets)
     parser.add_argument(
         "--tables", help="folder with the benchmark's table (default: --data-dir)"
     )
+    return parser
+
+
+def arguments(description, presets):
+    """The parser of a recipe that compares trainings."""
+    parser = parser_with_tables(description, presets)
     parser.add_argument(
         "--trainings",
         nargs="+",
@@ -194,23 +200,14 @@ class Study:
         if known:
             return known
         s = self.settings
-        sampler, times = TRAININGS[training]
-        keras.utils.set_random_seed(1000 * self.args.seed + seed)
-        net = self.build(
-            **s.space,
-            l2=s.l2,
-            sampler=sampler(),
-            seed=1000 * self.args.seed + seed,
-            **arguments,
-        )
-        net.recompute = self.args.recompute
+        net = self.supernet(training, seed, **arguments)
         sample = _sample(net.space, s.architectures, seed=7)
         tracker = None
         if s.tracked and training == "plain SPOS" and seed == 0:
             scorer = self.evaluator(net, scorings[0])
             paths = _sample(net.space, s.tracked, 8)
             tracker = callbacks.SampledTau(scorer, paths, every=s.tracked_every)
-        history = self.train(net, name, s.epochs * times, seed, tracker)
+        history = self.train(net, name, training, seed, tracker)
         self.output.say(f"{name} trained")
         result = {
             "label": label,
@@ -241,9 +238,24 @@ class Study:
             }
         return self.output.finish(name, result)
 
-    def train(self, net, name, epochs, seed, tracker=None):
+    def supernet(self, training, seed, **arguments):
+        """A supernet that is not trained yet; see `run`."""
+        sampler, _ = TRAININGS[training]
+        keras.utils.set_random_seed(1000 * self.args.seed + seed)
+        net = self.build(
+            **self.settings.space,
+            l2=self.settings.l2,
+            sampler=sampler(),
+            seed=1000 * self.args.seed + seed,
+            **arguments,
+        )
+        net.recompute = self.args.recompute
+        return net
+
+    def train(self, net, name, training, seed, tracker=None):
         """Trains with momentum and a cosine schedule, as NAS-Bench-201's authors do."""
         s = self.settings
+        epochs = s.epochs * TRAININGS[training][1]
         batches = data.training(
             self.splits.train,
             s.batch_size,

@@ -34,6 +34,7 @@ SAME_ON_EVERY_BACKEND = [
     "hardware_command",
     "hardware_damaged",
     "hardware_tables",
+    "macro_search_recipe",
     "mixpath_spaces",
     "mobile_spaces",
     "multi_path_samplers",

@@ -43,3 +43,22 @@ def test_search_curves(tmp_path):
 def test_search_curves_that_lose_nothing():
     (axes,) = plots.plot_search_curves({"a": ([1, 2], np.zeros((3, 2)))}).axes
     assert axes.get_yscale() == "linear"
+
+
+def test_what_was_found(tmp_path):
+    costs, truth = np.arange(40) * 1e6, np.linspace(10, 90, 40)
+    found = {"evolution": [(3e6, 70.0), (5e6, 80.0), (3e6, 70.0)], "random": [(1e6, 5)]}
+    file = tmp_path / "found.png"
+    figure = plots.plot_found(costs, truth, found, file, limits=[6e6, 9e6])
+    (axes,) = figure.axes
+    everything, evolution, random = axes.collections
+    np.testing.assert_array_equal(everything.get_offsets(), np.stack([costs, truth], 1))
+    # What was found twice is drawn once, larger.
+    assert evolution.get_offsets().tolist() == [[3e6, 70], [5e6, 80]]
+    twice, once = evolution.get_sizes()
+    assert twice > once and random.get_offsets().tolist() == [[1e6, 5]]
+    assert [line.get_xdata()[0] for line in axes.lines] == [6e6, 9e6]
+    low, high = axes.get_ylim()
+    assert low < 5 and high > 90
+    assert [t.get_text() for t in axes.get_legend().texts] == ["all", *found]
+    assert file.read_bytes()[:4] == b"\x89PNG"

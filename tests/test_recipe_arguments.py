@@ -49,7 +49,9 @@ def test_a_missing_file_is_noticed_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["mixpath_table3", "spos_table8", "nasbench_macro"])
+@pytest.mark.parametrize(
+    "name", ["mixpath_table3", "spos_table8", "nasbench_macro", "nasbench_macro_search"]
+)
 def test_a_missing_table_leaves_no_output_behind(name, monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, f"recipes.{name}", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ Example:
 """
 
 from keras_spos.plots.mixpath import plot_histogram_panels, plot_shadow_parameters
-from keras_spos.plots.ranks import plot_ranks, plot_search_curves
+from keras_spos.plots.ranks import plot_found, plot_ranks, plot_search_curves
 from keras_spos.plots.searches import (
     plot_architecture,
     plot_curves,
@@ -24,6 +24,7 @@ from keras_spos.plots.settings import plot_settings
 __all__ = [
     "plot_architecture",
     "plot_curves",
+    "plot_found",
     "plot_front",
     "plot_histogram",
     "plot_histogram_panels",

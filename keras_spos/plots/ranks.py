@@ -112,6 +112,42 @@ def plot_search_curves(
     return finish(figure, path)
 
 
+def plot_found(
+    costs, truth, found, path=None, limits=(), xlabel="FLOPs", ylabel="accuracy"
+):
+    """What searches found among all architectures of a table.
+
+    Args:
+        costs: `n` costs, of all architectures.
+        truth: Their accuracies.
+        found: Dict from a name to (cost, accuracy) pairs.
+        path: A file to write.
+        limits: Costs to mark by vertical lines.
+        xlabel: What the costs are.
+        ylabel: What the accuracies are.
+
+    Returns:
+        A `Figure`. The vertical axis leaves out the lowest tenth of all architectures.
+    """
+    figure, axes = new_figure((7.2, 4.4), None)
+    axes.scatter(costs, truth, s=3, color=GREY, alpha=0.25, linewidths=0, label="all")
+    for limit in limits:
+        axes.axvline(limit, color=GREY, linestyle=(0, (4, 2)), linewidth=1.3)
+    for (name, pairs), color in zip(found.items(), palette(len(found)), strict=True):
+        # Searches find some networks again and again: these are larger.
+        pairs, times = np.unique(pairs, axis=0, return_counts=True)
+        size = 18 * np.sqrt(times)
+        axes.scatter(*pairs.T, s=size, color=color, edgecolors="w", label=name)
+    lowest = min([np.quantile(truth, 0.1), *(a for p in found.values() for _, a in p)])
+    margin = 0.04 * (np.max(truth) - lowest)
+    axes.set_ylim(lowest - margin, np.max(truth) + margin)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    engineering(axes)
+    axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="w")
+    return finish(figure, path)
+
+
 def _ranks(values):
     """Ranks from the best, 1; ties share their mean rank."""
     from scipy import stats  # Slow to import.
