@@ -152,3 +152,10 @@ def test_paths_must_agree_on_their_output():
     paths = [layers.Conv2D(3, 1, name="a"), layers.Conv2D(4, 1, name="b")]
     with pytest.raises(ValueError, match="one shape. Received: a gives.*3.*b gives.*4"):
         MultiPathBlock(paths, 2)(keras.Input(SHAPE))
+
+
+def test_groups_must_agree_on_their_output():
+    paths = [[layers.Conv2D(n, 1)] for n in (3, 4)]
+    groups = [PathGroup(x, name=name) for x, name in zip(paths, "ab", strict=True)]
+    with pytest.raises(ValueError, match="one shape and type. Rec.*a gives.*3.*b.*4"):
+        MultiPathBlock(groups)(keras.Input(SHAPE))

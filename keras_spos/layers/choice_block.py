@@ -26,15 +26,7 @@ class BlockOfOptions(SearchableLayer):
     def compute_output_spec(self, inputs, training=None):
         """The options' common output; an error if they differ."""
         specs = [option.compute_output_spec(inputs) for option in self.options]
-        described = [_shape_and_type(spec) for spec in specs]
-        for label, other in zip(self.labels, described, strict=True):
-            if other != described[0]:
-                raise ValueError(
-                    f"All options of {self.name!r} must give outputs of one shape and "
-                    f"type. Received: {self.labels[0]} gives {described[0]}, {label} "
-                    f"gives {other}."
-                )
-        return specs[0]
+        return common_spec(self, specs, self.labels)
 
     def compute_output_shape(self, input_shape):
         """The options' common output shape."""
@@ -191,6 +183,19 @@ def _makes_mask(option, inputs):
         return False
     masks = keras.tree.flatten(option.compute_mask(inputs, None))
     return any(mask is not None for mask in masks)
+
+
+def common_spec(block, specs, labels):
+    """The first spec of an output; an error if one of the others differs."""
+    described = [_shape_and_type(spec) for spec in specs]
+    for label, other in zip(labels, described, strict=True):
+        if other != described[0]:
+            raise ValueError(
+                f"All options of {block.name!r} must give outputs of one shape and "
+                f"type. Received: {labels[0]} gives {described[0]}, {label} "
+                f"gives {other}."
+            )
+    return specs[0]
 
 
 def _shape_and_type(spec):

@@ -11,7 +11,7 @@ Example:
 import keras
 from keras import layers
 
-from keras_spos.layers.choice_block import as_list
+from keras_spos.layers.choice_block import as_list, common_spec
 from keras_spos.layers.path_group import PathGroup
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.layers.shadow_batch_norm import ShadowBatchNormalization
@@ -123,6 +123,14 @@ class MultiPathBlock(SearchableLayer):
             if not group.built:
                 group.build(input_shape)
         self.add_choice_weights()
+
+    def compute_output_spec(self, inputs, training=None):
+        """The groups' common output; an error if they differ."""
+        numbers = [number for number, _ in self.options]
+        groups = list(dict.fromkeys(numbers))
+        firsts = [self.picked((numbers.index(number),)) for number in groups]
+        specs = [first.compute_output_spec(inputs) for first in firsts]
+        return common_spec(self, specs, [self.groups[n].name for n in groups])
 
     def get_config(self):
         """Mirrors `__init__`."""
