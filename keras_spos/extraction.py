@@ -1,5 +1,6 @@
 """Extracts the subnet on a path as a stock Functional model."""
 
+import collections
 import tempfile
 
 import keras
@@ -104,17 +105,14 @@ def inherit(model, space, path, donor):
     Returns:
         Names "layer/weight" of the path's weights that the donor lacks; they stay.
     """
-    given = {
-        f"{layer.name}/{weight.name}": weight
-        for layer in donor.layers
-        for weight in layer.weights
-    }
+    given = {}
+    for layer in donor.layers:
+        given.update(_named(layer.name, layer.weights))
     _, builder = _rebuild(model, space, path, fresh=False)
-    wanted = {
-        f"{new.name}/{v.name}": builder.views.get(id(v), v)
-        for new, old in builder.pairs
-        for v in old.weights
-    }
+    wanted = {}
+    for new, old in builder.pairs:
+        for name, variable in _named(new.name, old.weights).items():
+            wanted[name] = builder.views.get(id(variable), variable)
     if not wanted.keys() & given.keys():
         raise ValueError(
             f"No weight of {donor.name!r} has the name of one of {model.name!r}. "
@@ -134,6 +132,16 @@ def inherit(model, space, path, donor):
         if hasattr(old, "finalize_state"):
             old.finalize_state()
     return sorted(wanted.keys() - given.keys())
+
+
+def _named(layer, weights):
+    """A layer's weights by name, numbered where it holds several of one name."""
+    named, counts = {}, collections.Counter()
+    for weight in weights:
+        number = f"_{counts[weight.name]}" if weight.name in counts else ""
+        counts[weight.name] += 1
+        named[f"{layer}/{weight.name}{number}"] = weight
+    return named
 
 
 @numpy_initializers()

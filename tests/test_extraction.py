@@ -240,6 +240,20 @@ def test_an_adapted_layer_inherits():
     np.testing.assert_allclose(*outputs, 1e-5)
 
 
+def test_layers_that_hold_several_weights_of_one_name_inherit_all():
+    inputs = keras.Input((4, 3))
+    x = layers.MultiHeadAttention(2, 2, name="attention")(inputs, inputs)
+    x = layers.Bidirectional(layers.LSTM(2, name="lstm"), name="both")(x)
+    x = ChoiceBlock([layers.Dense(3), layers.Dense(3)], name="block")(x)
+    net = Supernet(inputs, x)
+    donor = randomize(net.extract((0,)))
+    assert net.inherit(donor, (0,)) == []
+    for a, b in zip(
+        values(net.extract((0,)).weights), values(donor.weights), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 def times(factor):
     def act(x):
         return factor * x
