@@ -180,7 +180,10 @@ class _Builder:
 
     def graph(self, model, inputs, prefix):
         """Applies a Functional model's graph to symbolic inputs, a flat list."""
-        tensors = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
+        tensors = {
+            id(t): _as_input(x, t.dtype)
+            for t, x in zip(model.inputs, inputs, strict=True)
+        }
         for node in nodes(model):
             args, kwargs = node.arguments.fill_in(tensors)
             outputs = self.apply(node.operation, args, kwargs, prefix)
@@ -198,7 +201,8 @@ class _Builder:
         if not has_own_call(operation):
             operation = functional(operation)
             if hasattr(operation, "_nodes_by_depth"):
-                outputs = self.graph(operation, keras.tree.flatten(args), prefix)
+                given = args[0] if args else kwargs["inputs"]
+                outputs = self.graph(operation, keras.tree.flatten(given), prefix)
                 return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)
         return self.copy(operation, prefix)(*args, **kwargs)
 
@@ -220,3 +224,11 @@ class _Builder:
             if isinstance(operation, keras.layers.Layer):
                 self.pairs.append((new, operation))
         return self.copies[id(operation)]
+
+
+def _as_input(tensor, dtype):
+    """A tensor in the type of a model's input, as Keras hands it to the model."""
+    # Layers cast from one float type to another themselves.
+    if all(keras.backend.is_float_dtype(d) for d in (tensor.dtype, dtype)):
+        return tensor
+    return tensor if tensor.dtype == dtype else ops.cast(tensor, dtype)

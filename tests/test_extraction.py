@@ -254,6 +254,19 @@ def test_layers_that_hold_several_weights_of_one_name_inherit_all():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_model_inside_gets_its_inputs_in_their_type():
+    """Doubled as integers of 8 bits, 200 is 144."""
+    inner = keras.Input((3,))
+    double = keras.Model(inner, 2 * inner)
+    inputs = keras.Input((3,), dtype="uint8")
+    x = ChoiceBlock([double, layers.Rescaling(0.5)])(double(inputs=inputs))
+    net = Supernet(inputs, x)
+    subnet = net.extract((0,))
+    assert subnet.inputs[0].dtype == "uint8"
+    outputs = subnet.predict(np.array([[1, 100, 200]], "uint8"), verbose=0)
+    np.testing.assert_array_equal(outputs, [[4, 400, 800]])
+
+
 def times(factor):
     def act(x):
         return factor * x
