@@ -36,7 +36,8 @@ def flops_table(net):
     Raises:
         ValueError: A layer's type has no counter (`register_flops`), an image size is
             not fixed, blocks share weights but no decision, or an option leaves out an
-            input of its block, and so layers before it.
+            input of its block, and so layers before it, or a model has outputs that are
+            not used.
     """
     return _table(net, _flops, "flops", "MAC")
 

@@ -18,38 +18,57 @@ def check_none_is_left_out(net, cost, counts=lambda node: True):
         cost: What is summed, for the error.
         counts: A function of a node that is not searched: whether it costs anything.
     """
-    needed = _needed(net)
-    for node in nodes(net):
-        if any(id(t) in needed for t in node.outputs):
-            continue
-        if isinstance(node.operation, SearchableLayer) or counts(node):
-            raise ValueError(
-                "Expected options that use all inputs of their block. Received: one "
-                f"that leaves out {node.operation.name!r}, which its subnets lack: the "
-                f"{cost} of a path is no sum over blocks. Put it into the options that "
-                "use it."
-            )
+    for node in _left_out(net, net.outputs, counts):
+        raise ValueError(
+            "Expected options that use all inputs of their block, and models whose "
+            "outputs are all used. Received: one that leaves out "
+            f"{node.operation.name!r}, which its subnets lack: the {cost} of a path is "
+            "no sum over blocks. Put it into the options that use it, or use a model "
+            "without it."
+        )
 
 
-def _needed(model):
-    """Ids of the tensors of a graph on which its outputs depend on every path."""
-    needed = {id(t) for t in model.outputs}
+def _left_out(model, outputs, counts):
+    """Yields nodes that cost, in models inside too, which some outputs do not need."""
+    needed = _needed(model, outputs)
+    for node in nodes(model):
+        layer, wanted = node.operation, [id(t) in needed for t in node.outputs]
+        searchable = isinstance(layer, SearchableLayer)
+        if any(wanted):
+            for part in getattr(layer, "options", ()) if searchable else (layer,):
+                if _is_graph(part):
+                    yield from _left_out(part, _some(part.outputs, wanted), counts)
+        elif searchable or counts(node):
+            yield node
+
+
+def _needed(model, outputs):
+    """Ids of the tensors of a graph on which outputs depend on every path."""
+    needed = {id(t) for t in outputs}
     for node in reversed(list(nodes(model))):
-        if any(id(t) in needed for t in node.outputs):
-            used = _used(node.operation, len(node.input_tensors))
-            inputs = zip(node.input_tensors, used, strict=True)
-            needed.update(id(t) for t, is_used in inputs if is_used)
+        wanted = [id(t) in needed for t in node.outputs]
+        if any(wanted):
+            used = _used(node.operation, len(node.input_tensors), wanted)
+            needed.update(map(id, _some(node.input_tensors, used)))
     return needed
 
 
-def _used(layer, count):
-    """Whether a layer uses each of its inputs; models are taken for their graph."""
+def _used(layer, count, wanted):
+    """Whether wanted outputs use each input of a layer; models go by their graph."""
     if count > 1 and isinstance(layer, SearchableLayer):
         sizes = [len(d.options) for d in layer.decisions]
-        options = [_used(layer.picked(c), count) for c in np.ndindex(*sizes)]
+        options = [_used(layer.picked(c), count, wanted) for c in np.ndindex(*sizes)]
         return [all(used) for used in zip(*options, strict=True)]
-    layer = functional(layer)
-    if count > 1 and hasattr(layer, "_nodes_by_depth") and not has_own_call(layer):
-        needed = _needed(layer)
+    if count > 1 and _is_graph(layer):
+        needed = _needed(layer, _some(layer.outputs, wanted))
         return [id(t) in needed for t in layer.inputs]
     return [True] * count
+
+
+def _is_graph(layer):
+    """Whether `extract` takes this for its graph."""
+    return hasattr(functional(layer), "_nodes_by_depth") and not has_own_call(layer)
+
+
+def _some(items, chosen):
+    return [item for item, is_chosen in zip(items, chosen, strict=True) if is_chosen]

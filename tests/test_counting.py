@@ -343,3 +343,18 @@ def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
     net = Supernet(inputs, layers.add([other, one]))
     for path in [(0,), (1,)]:
         assert table(net)(path) == count(net.extract(path))
+
+
+@pytest.mark.parametrize("place", ["model", "option"])
+def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(4)(inputs), layers.Dense(9, name="aux")(inputs)
+    model = keras.Model(inputs, outputs)
+    options = [layers.Dense(4), layers.ReLU()]
+    if place == "model":
+        net = Supernet(inputs, ChoiceBlock(options)(model(inputs)[0]))
+    else:
+        net = Supernet(inputs, ChoiceBlock([model])(inputs)[0])
+    assert "aux" not in str([x.name for x in net.extract().layers])
+    with pytest.raises(ValueError, match="one that leaves out 'aux'"):
+        flops_table(net)
