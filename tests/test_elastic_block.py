@@ -109,16 +109,20 @@ def test_weights_are_kept_once():
 
 
 def test_a_bit_width_has_an_alpha_of_its_own():
-    layer = ElasticQuantizedConv2D((4,), 3, bits=[(1, 2), (4, 4), (2, 2), (32, 32)])
+    layer = ElasticQuantizedConv2D((4,), 3, bits=[(1, 2), (4, 4), (32, 32), (2, 2)])
     layer.build((None, 6, 6, 3))
     assert sorted(layer.alphas) == ["2", "4"]
-    names = [[v.name for v in layer.weights_at(bits=i)] for i in range(4)]
-    assert names[0] == names[2] == ["kernel", "bias", "alpha_2"]
+    names = [[v.name for v in layer.weights_at(i)] for i in (0, 1, 2, 3, None)]
+    assert names[0] == names[3] == ["kernel", "bias", "alpha_2"]
     assert names[1] == ["kernel", "bias", "alpha_4"]
-    assert names[3] == ["kernel", "bias"]
+    # Float is the default.
+    assert names[2] == names[4] == ["kernel", "bias"]
     relu = PACT(32)
     np.testing.assert_array_equal(relu(np.array([-1.0, 9.0])), [0, 9])
     assert not relu.weights
+    # Levels 0, 1, 2 and 3.
+    levels = PACT(2, alpha=3.0)(np.array([-1.0, 0.4, 1.6, 9.0], "float32"))
+    np.testing.assert_allclose(ops.convert_to_numpy(levels), [0, 0, 2, 3], 1e-6)
 
 
 def test_an_extracted_quantized_net_is_saved_with_its_alphas(tmp_path):
@@ -151,6 +155,7 @@ def test_elastic_convolution_equals_its_plain_layer():
             ops.convert_to_numpy(plain(x)),
             atol=1e-5,
         )
+    assert layer(keras.Input(SHAPE), width=0).shape == (None, 4, 4, 2)
 
 
 class Doubling(keras.Model):
