@@ -158,6 +158,23 @@ def test_elastic_convolution_equals_its_plain_layer():
     assert layer(keras.Input(SHAPE), width=0).shape == (None, 4, 4, 2)
 
 
+def test_a_quantized_convolution_with_channels_first():
+    x = data(2, (6, 5, 3))[0]
+    settings = {"weight_bits": 2, "activation_bits": 3}
+    last, first = (
+        QuantizedConv2D(5, 1, data_format=f"channels_{end}", **settings)
+        for end in ("last", "first")
+    )
+    last.build(x.shape)
+    first.build((2, 3, 6, 5))
+    first.set_weights(values(randomize(last).weights))
+    np.testing.assert_allclose(
+        np.moveaxis(ops.convert_to_numpy(first(np.moveaxis(x, -1, 1))), 1, -1),
+        ops.convert_to_numpy(last(x)),
+        atol=1e-5,
+    )
+
+
 class Doubling(keras.Model):
     def call(self, inputs):
         return 2 * super().call(inputs)

@@ -109,7 +109,8 @@ class QuantizedConv2D(layers.Conv2D):
         kernel = dorefa(self.kernel, self.weight_bits)
         x = self.convolution_op(inputs, kernel)
         if self.use_bias:
-            x = x + keras.ops.cast(self.bias, x.dtype)
+            shape = (-1, 1, 1) if self.data_format == "channels_first" else (-1,)
+            x = x + keras.ops.reshape(keras.ops.cast(self.bias, x.dtype), shape)
         return self.activation(x)
 
     def get_config(self):
