@@ -190,6 +190,11 @@ def normalizing():
     return keras.Model(inputs, layers.Normalization(name="n")(inputs))
 
 
+def nested():
+    inputs = keras.Input((*SHAPE[:2], 4))
+    return keras.Model(inputs, inverted("a", 3)(inputs))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -198,6 +203,12 @@ def normalizing():
         (lambda: ElasticBlock([inverted("a", 3)]), "needs widths or bits"),
         (lambda: ElasticBlock([normalizing()], widths="ab"), "Received: 'n' in an"),
         (lambda: ElasticBlock([doubling()], widths="ab"), "a `call` of their own"),
+        (
+            lambda: ElasticBlock([inverted("a", 3)], widths="abc"),
+            "3 widths in each.*'a_expand', with 2",
+        ),
+        (lambda: ElasticBlock([quantized("a")], bits="a"), "1 bits.*'a_conv1', with 2"),
+        (lambda: ElasticBlock([nested()], widths="ab"), "'a_project', inside another"),
         (
             lambda: ElasticQuantizedConv2D((4,), 3, bits=[(0, 2)]),
             "1 to 8, or 32 for float. Received: 0",

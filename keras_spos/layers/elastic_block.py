@@ -53,6 +53,8 @@ class ElasticBlock(BlockOfOptions):
     ):
         super().__init__(name=name, **kwargs)
         self.options = as_list(options, "Functional models")
+        self.widths = tuple(widths or ())
+        self.bits = tuple(bits or ())
         if not self.options:
             raise ValueError("Expected at least one option. Received: 0 options.")
         for option in self.options:
@@ -74,9 +76,8 @@ class ElasticBlock(BlockOfOptions):
                         "loses what `adapt` has learned. Adapt a layer before the "
                         f"block instead. Received: {layer.name!r} in an option."
                     )
+            self._check_elastic_layers(option)
         self.labels = labels_of(self.options, labels, "option")
-        self.widths = tuple(widths or ())
-        self.bits = tuple(bits or ())
         self.decision = decision or self.name
         if not self.decisions:
             raise ValueError(
@@ -85,6 +86,29 @@ class ElasticBlock(BlockOfOptions):
             )
         # Past Keras' `__setattr__`, which tracks: plain layers are not its own.
         vars(self)["_made"] = {}
+
+    def _check_elastic_layers(self, option):
+        """Refuses elastic layers that know no layer for some of this block's settings.
+
+        Those inside of other layers would stay as they are.
+        """
+        own = {id(layer) for layer in option.layers}
+        for layer in option._flatten_layers():
+            if not isinstance(layer, ElasticLayer):
+                continue
+            if id(layer) not in own:
+                raise ValueError(
+                    "Expected elastic layers in the graph of an option. Received: "
+                    f"{layer.name!r}, inside another layer or model of {option.name!r}."
+                )
+            for kind, labels in (("widths", self.widths), ("bits", self.bits)):
+                count = len(getattr(layer, kind, labels))
+                if labels and count != len(labels):
+                    raise ValueError(
+                        f"Expected {len(labels)} {kind} in each elastic layer that has "
+                        f"some, as the block has. Received: {layer.name!r}, with "
+                        f"{count}."
+                    )
 
     @property
     def decisions(self):
