@@ -153,6 +153,8 @@ def rows_of(images, rows):
 
 def split(images, size):
     """Batches of images; one if `size` is None."""
+    if size is not None and size < 1:
+        raise ValueError(f"Expected batch_size >= 1. Received: {size}")
     count = count_of(images)
     size = size or count
     return [rows_of(images, slice(i, i + size)) for i in range(0, count, size)]
@@ -165,7 +167,7 @@ def shuffled(images, size):
     statistics of its own.
     """
     count = count_of(images)
-    if not size or size >= count:
+    if size is None or size >= count:
         return [images]
     order = np.random.default_rng(0).permutation(count)
     return [rows_of(images, part) for part in split(order, size)]

@@ -108,8 +108,6 @@ class Evaluator:
         total = per_image * (count_of(x) + (count_of(images) if recalibrate else 0))
         # A snapshot is kept for each choice that a later path changes.
         self._share = total * 4 <= memory
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"Expected batch_size >= 1. Received: {batch_size}")
         self._validation = split(x, batch_size)
         self._calibration = []
         if recalibrate:

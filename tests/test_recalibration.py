@@ -234,6 +234,12 @@ def test_empty_calibration_set(net, empty):
         recalibrate(net.extract(PATHS[0]), empty)
 
 
+@pytest.mark.parametrize("size", [-1, 0])
+def test_batches_of_no_images(net, images, size):
+    with pytest.raises(ValueError, match=f"batch_size >= 1. Received: {size}"):
+        recalibrate(net.extract(PATHS[0]), images, batch_size=size)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_batch_norm_in_two_places_has_no_statistics(together):
     x = inputs = keras.Input((3,))
