@@ -6,7 +6,7 @@ import pytest
 from models import CLASSES, SHAPE, data, randomize
 
 from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
-from keras_spos.batches import shuffled, split
+from keras_spos.batches import images_of, shuffled, split
 
 IMAGES, _ = data(12, seed=1)
 X, Y = data(20, seed=2)
@@ -24,6 +24,17 @@ def test_batches_have_the_size_that_is_asked_for():
     order = np.concatenate([x["a"] for x in parts])
     assert sorted(order) == [*range(7)] != [*order]
     assert all(np.all(x["a"] + x["b"] == 6) for x in parts)
+
+
+def test_sizes_that_a_model_leaves_open():
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, keras.layers.ReLU()(inputs))
+    images = np.zeros((2, 4, 3))
+    assert images_of(images, model, "some") is images
+    for shape in [(2, 4, 1), (2, 3), (2, 4, 3, 1)]:
+        message = rf"some images of shape \(None, 3\). Received: \({shape[1]},"
+        with pytest.raises(ValueError, match=message):
+            images_of(np.zeros(shape), model, "some")
 
 
 def call_on(model, inputs):
