@@ -81,6 +81,19 @@ def test_a_group_may_lack_what_another_has():
     assert len(block.stages((0,))) == len(block.stages((6,))) == 4
 
 
+def test_integers_come_as_they_are():
+    half = {"dtype": "mixed_float16"}
+    paths = [layers.Embedding(3000, 2, **half), layers.Embedding(3000, 2, **half)]
+    inputs = keras.Input((1,), dtype="int32")
+    net = Supernet(inputs, MultiPathBlock([PathGroup(paths)], **half)(inputs))
+    # Half precision has even numbers alone from 2048.
+    words = np.array([[2049], [2051]])
+    expected = ops.convert_to_numpy(paths[0](words))
+    for model in (net, net.extract((0,))):
+        outputs = ops.convert_to_numpy(model(words))
+        np.testing.assert_array_equal(outputs, expected)
+
+
 def test_one_path_with_a_shadow_norm_is_a_batch_norm_to_the_bit():
     shadow = ShadowBatchNormalization(1, momentum=0.8, name="shadow")
     plain = layers.BatchNormalization(momentum=0.8, epsilon=1e-5)

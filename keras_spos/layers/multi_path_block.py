@@ -109,7 +109,8 @@ class MultiPathBlock(SearchableLayer):
         """A model of the layers that `choices` runs; it shares their weights."""
         choice = choices[0]
         if choice not in self._models:
-            x = inputs = keras.Input(self._input_shape[1:], dtype=self.compute_dtype)
+            dtype = vars(self).get("_input_dtype", self.compute_dtype)
+            x = inputs = keras.Input(self._input_shape[1:], dtype=dtype)
             for stage in self.stages(choices):
                 outputs = [layer(x) for layer in stage]
                 x = outputs[0] if len(outputs) == 1 else layers.Add()(outputs)
@@ -126,6 +127,9 @@ class MultiPathBlock(SearchableLayer):
 
     def compute_output_spec(self, inputs, training=None):
         """The groups' common output; an error if they differ."""
+        # Integers, such as words, come as they are; half precision would round them.
+        if not keras.backend.is_float_dtype(inputs.dtype):
+            vars(self)["_input_dtype"] = inputs.dtype
         numbers = [number for number, _ in self.options]
         groups = list(dict.fromkeys(numbers))
         firsts = [self.picked((numbers.index(number),)) for number in groups]
