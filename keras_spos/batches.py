@@ -23,7 +23,7 @@ def images_of(data, model, name):
     """
     if is_input(data, model):
         return as_input(data, model, name)
-    parts = [as_input(_first(b, model), model, name) for b in batches_of(data)]
+    parts = [as_input(_first(b, model), model, name) for b in data]
     return concatenated(parts) if parts else np.zeros((0,))
 
 
@@ -47,7 +47,7 @@ def images_and_labels_of(data, model):
     """
     whole = isinstance(data, (tuple, list)) and len(data) == 2
     whole = whole and is_input(data[0], model)
-    pairs = [_pair(batch, model) for batch in ([data] if whole else batches_of(data))]
+    pairs = [_pair(batch, model) for batch in ([data] if whole else data)]
     if not any(count_of(x) for x, _ in pairs):
         raise ValueError("Scoring needs validation images. Received: none.")
     x, y = pairs[0] if whole else map(concatenated, zip(*pairs, strict=True))
@@ -127,13 +127,6 @@ def _compatible(shape, expected):
     return len(shape) == len(expected) and all(
         e is None or s == e for s, e in zip(shape, expected, strict=True)
     )
-
-
-def batches_of(data):
-    """Batches of a dataset, or of a list of batches."""
-    if isinstance(data, keras.utils.PyDataset):
-        return (data[i] for i in range(len(data)))
-    return iter(data)
 
 
 def concatenated(parts):
