@@ -10,10 +10,11 @@ import keras
 from keras_spos.graph import nodes, parts_of
 
 
-def own_code(operation):
+def own_code(operation, initializers=False):
     """The functions and classes of the user's that one layer or operation is made of.
 
-    Those of layers inside it are not among them.
+    Those of layers inside it are not among them, nor are those that only draw first
+    weights, unless `initializers`.
     """
     found = [] if is_stock(type(operation)) else [type(operation)]
     seen = set()
@@ -38,7 +39,7 @@ def own_code(operation):
     for name, value in vars(operation).items():
         # Keras keeps wrapped methods, such as `build`, as attributes.
         method = callable(getattr(type(operation), name, None))
-        if not method and not name.endswith("_initializer"):
+        if not method and (initializers or not name.endswith("_initializer")):
             collect(value)
     if hasattr(operation, "_nodes_by_depth"):
         for node in nodes(operation):
@@ -52,7 +53,7 @@ def rebuild(operation, config):
     named = {
         keras.saving.get_registered_name(code): code
         for part in parts_of(operation)
-        for code in own_code(part)
+        for code in own_code(part, initializers=True)
         if hasattr(code, "__name__")
     }
     with keras.saving.custom_object_scope(named):
@@ -61,7 +62,7 @@ def rebuild(operation, config):
 
 def can_rebuild(operation):
     """Whether `rebuild` can work: with a config, and without a lambda in it."""
-    own = own_code(operation)
+    own = own_code(operation, initializers=True)
     # A class of the user's may make its functions itself.
     stock = is_stock(type(operation))
     if stock and any(getattr(code, "__name__", None) == "<lambda>" for code in own):

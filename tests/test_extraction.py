@@ -284,6 +284,28 @@ class Halved(keras.regularizers.Regularizer):
         return {}
 
 
+class Sevens(keras.initializers.Initializer):
+    """A class that is registered nowhere."""
+
+    def __call__(self, shape, dtype=None):
+        return 7 * keras.ops.ones(shape, dtype)
+
+
+def fives(shape, dtype=None):
+    return 5 * keras.ops.ones(shape, dtype)
+
+
+def test_initializers_of_the_users_are_found():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(2, kernel_initializer=Sevens(), bias_initializer=fives)
+    net = Supernet(inputs, ChoiceBlock([dense, layers.Dense(2)])(inputs))
+    for variable in dense.weights:
+        variable.assign(keras.ops.zeros(variable.shape))
+    assert not any(x.any() for x in values(net.extract((0,)).weights))
+    kernel, bias = values(net.extract((0,), fresh=True).weights)
+    assert np.all(kernel == 7) and np.all(bias == 5)
+
+
 def test_functions_and_classes_of_the_users_are_found():
     inputs = keras.Input((4,))
     options = [
@@ -325,9 +347,10 @@ def test_what_cannot_be_extracted_is_told_at_once():
         Undescribed(times(2.0)),
         layers.Lambda(times(2.0), name="named"),
         layers.Dense(4, kernel_regularizer=NotDescribed(), name="penalized"),
+        layers.Dense(4, bias_initializer=lambda shape, dtype: 0.0, name="drawn"),
     ]
-    block = ChoiceBlock(options, "abcd")(inputs)
-    names = r"\['penalized', 'undescribed', 'unnamed'\]"
+    block = ChoiceBlock(options, "abcde")(inputs)
+    names = r"\['drawn', 'penalized', 'undescribed', 'unnamed'\]"
     with pytest.warns(UserWarning, match=f"Received: {names}"):
         net = Supernet(inputs, block)
     x = np.ones((2, 4))
