@@ -157,6 +157,7 @@ def _rebuild(model, space, path, fresh):
         keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
         for t in model.inputs
     ]
+    builder.names.update(t.name for t in inputs)
     outputs = builder.graph(model, inputs, prefix="")
     subnet = keras.Model(
         keras.tree.pack_sequence_as(model._inputs_struct, inputs),

@@ -267,6 +267,14 @@ def test_a_model_inside_gets_its_inputs_in_their_type():
     np.testing.assert_array_equal(outputs, [[4, 400, 800]])
 
 
+def test_a_layer_of_a_model_inside_may_be_named_as_the_input():
+    inner, inputs = (keras.Input((3,), name=name) for name in ("inner", "image"))
+    model = keras.Model(inner, layers.Dense(3, name="image")(inner))
+    net = Supernet(inputs, ChoiceBlock([layers.ReLU()])(model(inputs)))
+    names = [layer.name for layer in net.extract().layers]
+    assert names[:2] == ["image", "image_"]
+
+
 def times(factor):
     def act(x):
         return factor * x
