@@ -336,8 +336,10 @@ def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
     net = Supernet(inputs, both)
     count = {flops_table: count_flops, params_table: count_params}[table]
     assert count(net.extract((0,))) < count(net.extract((1,)))
-    with pytest.raises(ValueError, match="one that leaves out 'two'"):
-        table(net)
+    for options in ([picking(0), picking(0, 1)], [picking(0, 1), picking(0)]):
+        net = Supernet(inputs, ChoiceBlock(options)([one, two]))
+        with pytest.raises(ValueError, match="one that leaves out 'two'"):
+            table(net)
     # Every path has all that counts: 'one' is used elsewhere, and ReLU costs nothing.
     other = ChoiceBlock([picking(1), layers.Add()])([layers.ReLU()(one), two])
     net = Supernet(inputs, layers.add([other, one]))
@@ -345,7 +347,7 @@ def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
         assert table(net)(path) == count(net.extract(path))
 
 
-@pytest.mark.parametrize("place", ["model", "option"])
+@pytest.mark.parametrize("place", ["model", "option", "before"])
 def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
     inputs = keras.Input((4,))
     outputs = layers.Dense(4)(inputs), layers.Dense(9, name="aux")(inputs)
@@ -353,6 +355,10 @@ def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
     options = [layers.Dense(4), layers.ReLU()]
     if place == "model":
         net = Supernet(inputs, ChoiceBlock(options)(model(inputs)[0]))
+    elif place == "before":
+        pair = [keras.Input((4,)), keras.Input((9,))]
+        model = keras.Model(pair, [layers.ReLU()(x) for x in pair])
+        net = Supernet(inputs, ChoiceBlock(options)(model(outputs)[0]))
     else:
         net = Supernet(inputs, ChoiceBlock([model])(inputs)[0])
     assert "aux" not in str([x.name for x in net.extract().layers])
