@@ -193,7 +193,7 @@ class _Builder:
         return [tensors[id(t)] for t in model.outputs]
 
     def apply(self, operation, args, kwargs, prefix):
-        """Applies a copy of one operation."""
+        """Applies a copy of one operation; the outputs of a model are a flat list."""
         if isinstance(operation, SearchableLayer):
             choices = tuple(self.choices[d.name] for d in operation.decisions)
             self.views.update(operation.views(choices))
@@ -203,8 +203,7 @@ class _Builder:
             operation = functional(operation)
             if hasattr(operation, "_nodes_by_depth"):
                 given = args[0] if args else kwargs["inputs"]
-                outputs = self.graph(operation, keras.tree.flatten(given), prefix)
-                return keras.tree.pack_sequence_as(operation._outputs_struct, outputs)
+                return self.graph(operation, keras.tree.flatten(given), prefix)
         return self.copy(operation, prefix)(*args, **kwargs)
 
     def copy(self, operation, prefix):

@@ -153,6 +153,7 @@ def test_recalibrated_statistics_are_those_of_the_extracted_model():
         (lambda: PathGroup([layers.ReLU()], labels="ab"), r"one label per path \(1\)"),
         (lambda: PathGroup([layers.ReLU()], subsets=[(0, 1)]), r"Received: \(0, 1\)"),
         (lambda: PathGroup([layers.ReLU()], subsets=[()]), r"Received: \(\)"),
+        (lambda: PathGroup([layers.ReLU()], subsets=[(0, 0)]), r"Received: \(0, 0\)"),
         (lambda: PathGroup([layers.ReLU()], norm=layers.ReLU()), "norm is a Shadow"),
     ],
 )

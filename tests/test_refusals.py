@@ -59,6 +59,8 @@ def test_a_fresh_subnet_keeps_the_kernels_that_lora_adapts():
             assert new.trainable == old.trainable
             drawn = new.name in ("kernel", "lora_kernel_a") and new.trainable
             assert np.array_equal(new, old) != drawn, new.path
+        frozen = [v.name for v in inherited.weights if not v.trainable]
+        assert frozen.count("kernel") == 2 - path[0]
 
 
 def test_frozen_batch_norms_are_told_apart():
