@@ -150,6 +150,12 @@ def test_a_float_space_has_no_bitops(imagenet_net):
         bitops_table(imagenet_net)
 
 
+def test_clipping_ranges_have_a_decay_of_their_own():
+    net = spaces.quantized_resnet(stage_blocks=(1, 1), **SMALL, alpha_l2=0.5)
+    decayed = {v.path for v in net.trainable_variables if v.regularizer}
+    assert decayed == {v.path for v in net.variables if "alpha" in v.path} != set()
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -10,7 +10,6 @@ from arithmetic import array, classify, convolution, norm, relu, windows
 from models import data, randomize
 
 from keras_spos import spaces
-from keras_spos.spaces.resnet_quantized import quantized_resnet
 
 SHAPE = (16, 16, 3)
 
@@ -151,52 +150,46 @@ def quantized_resnet_network(x, net, path):
 WIDTHS, BITS = (0.5, 1.0, 1.5), ((32, 32), (2, 3))
 
 
-@pytest.mark.parametrize(
-    "build, arguments, reference, path",
-    [
-        (
-            spaces.mixpath_s1,
-            {
-                "max_paths": 2,
-                "stem_channels": 4,
-                "channels": (4, 4, 6),
-                "strides": (1, 1, 2),
-                "head_channels": 7,
-                "kernel_sizes": (3, 5),
-                "expansions": (2, 3),
-            },
-            mixpath_s1,
-            # One path, two of the other expansion, two with a stride.
-            (1, 5, 2),
-        ),
-        (
-            spaces.mixpath_s2,
-            {
-                "skeleton": ((1, 2, 2, 6, 0, 2, 2), (2, 1, 2, 6, 0.5, 1, 2)),
-                "stem_channels": 4,
-                "head_channels": 7,
-                "kernel_sizes": (3, 5),
-            },
-            mixpath_s2,
-            (2, 0, 2),
-        ),
-        (
-            quantized_resnet,
-            {
-                "stage_blocks": (1, 2),
-                "stage_channels": (4, 6),
-                "widths": WIDTHS,
-                "bits": BITS,
-                "stem": "imagenet",
-            },
-            quantized_resnet_network,
-            # Every width; in float, then in few bits.
-            (0, 0, 2, 1, 1, 1),
-        ),
-    ],
-    ids=["mixpath_s1", "mixpath_s2", "quantized_resnet"],
-)
-def test_networks_equal_their_description(build, arguments, reference, path):
+S1 = {
+    "max_paths": 2,
+    "stem_channels": 4,
+    "channels": (4, 4, 6, 5),
+    "strides": (1, 1, 2, 1),
+    "head_channels": 7,
+    "stem_stride": 2,
+    "kernel_sizes": (3, 5),
+    "expansions": (2, 3),
+}
+S2 = {
+    "skeleton": ((1, 2, 2, 6, 0, 2, 2), (2, 1, 2, 6, 0.5, 1, 2)),
+    "stem_channels": 4,
+    "head_channels": 7,
+    "kernel_sizes": (3, 5),
+}
+RESNET = {
+    "stage_blocks": (1, 2),
+    "stage_channels": (4, 6),
+    "widths": WIDTHS,
+    "bits": BITS,
+    "stem": "imagenet",
+}
+NETWORKS = {
+    # One path, two of the other expansion, two with a stride, and the other kernel.
+    "mixpath_s1": (spaces.mixpath_s1, S1, mixpath_s1, (1, 5, 2, 0)),
+    "mixpath_s2": (spaces.mixpath_s2, S2, mixpath_s2, (2, 0, 2)),
+    # Every width; in float, then in few bits.
+    "quantized_resnet": (
+        spaces.quantized_resnet,
+        RESNET,
+        quantized_resnet_network,
+        (0, 0, 2, 1, 1, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_equal_their_description(name):
+    build, arguments, reference, path = NETWORKS[name]
     net = build(SHAPE, 10, **arguments)
     x, _ = data(2, SHAPE)
     randomize(net).set_path(path)
@@ -206,3 +199,12 @@ def test_networks_equal_their_description(build, arguments, reference, path):
     expected = reference(x, net, path)
     assert np.std(expected) > 1e-3
     np.testing.assert_allclose(net.predict(x, verbose=0), expected, 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "build, arguments", [(spaces.mixpath_s1, S1), (spaces.mixpath_s2, S2)]
+)
+def test_one_batch_norm_for_all_numbers_of_paths(build, arguments):
+    net = build(SHAPE, 10, **arguments, shadow=False)
+    for block in net.searchable_layers:
+        assert all(len(group.norm.norms) == 1 for group in block.groups)
