@@ -37,17 +37,19 @@ class LossHead:
 
         Returns:
             The loss, the logs, new values of the metrics' variables, and the gradients
-            of the outputs (a flat list) and of the penalty (None without any).
+            of the outputs (a flat list, then those of the engine's `logits`) and of the
+            penalty (None without any).
         """
-        sources = (keras.tree.flatten(y_pred), [] if penalty is None else [penalty])
-        (_, (loss, logs, metrics)), (gradients, penalties) = self._gradient(
+        sources = _sources(y_pred, penalty)
+        (_, (loss, logs, metrics)), (gradients, logits, penalties) = self._gradient(
             sources, x, y, sample_weight, self.runner.read(self.variables)
         )
+        gradients = [*gradients, *logits.values()]
         return loss, logs, metrics, (gradients, penalties[0] if penalties else None)
 
     def evaluate(self, x, y, y_pred, sample_weight, penalty):
         """Evaluation: the logs, and new values of the metrics' variables."""
-        sources = (keras.tree.flatten(y_pred), [] if penalty is None else [penalty])
+        sources = _sources(y_pred, penalty)
         _, (_, logs, metrics) = self._value(
             sources, x, y, sample_weight, self.runner.read(self.variables)
         )
@@ -62,7 +64,9 @@ class LossHead:
         weights = {id(v): v.path for v in model.trainable_variables}
 
         def compute(sources, x, y, sample_weight, state):
-            y_pred, penalties = sources
+            y_pred, logits, penalties = sources
+            for i, value in logits.items():
+                y_pred[i]._keras_logits = value
             y_pred = pack_outputs(model, y_pred)
             # In the type of losses, to which `compute_loss` adds them.
             penalties = [ops.cast(x, keras.config.floatx()) for x in penalties]
@@ -82,6 +86,18 @@ class LossHead:
             return scaled, (loss, logs, metrics)
 
         return compute
+
+
+def _sources(y_pred, penalty):
+    """What a loss is a function of: outputs, logits by the output's index, penalties.
+
+    Crossentropies of probabilities near zero have no gradient but through logits.
+    """
+    outputs = keras.tree.flatten(y_pred)
+    logits = {
+        i: y._keras_logits for i, y in enumerate(outputs) if hasattr(y, "_keras_logits")
+    }
+    return outputs, logits, [] if penalty is None else [penalty]
 
 
 class _OfOutputs(keras.StatelessScope):

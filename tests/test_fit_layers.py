@@ -320,3 +320,31 @@ def test_layers_that_cannot_be_compiled_train():
         results.append([history["loss"], *weights])
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_crossentropies_of_probabilities_near_zero(recompute):
+    """On TensorFlow they are taken from logits: probabilities have no gradient."""
+    inputs = keras.Input((4, 4, 3))
+    options = [keras.layers.Conv2D(4, size, padding="same") for size in (1, 3)]
+    x = ks.ChoiceBlock(options, ("k1", "k3"), name="block")(inputs)
+    edges = keras.layers.Conv2D(1, 1, activation="sigmoid", name="edges")(x)
+    label = keras.layers.Flatten()(x)
+    label = keras.layers.Dense(4, activation="softmax", name="label")(label)
+    net = ks.Supernet(inputs, {"edges": edges, "label": label}, recompute=recompute)
+    net.sampler = FromList([(1,)])
+    randomize(net, scale=2.0)
+    images, labels = data(8, (4, 4, 3))
+    y = {"edges": images[..., :1] > 0, "label": labels}
+    net.set_path((1,))
+    stock = net.extract()
+    losses = {"edges": "binary_crossentropy"}
+    losses["label"] = "sparse_categorical_crossentropy"
+    results = []
+    for model in (net, stock):
+        model.compile(SGD(0.1), losses)
+        results.append([model.train_on_batch(images, y)[0] for _ in range(3)])
+        results[-1].append(model.test_on_batch(images, y)[0])
+    np.testing.assert_allclose(*results, 1e-4)
+    for a, b in zip(net.extract().variables, stock.variables, strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-4)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_spos.engine.steps import cut
+from keras_spos.engine.steps import cut, logits_key
 from keras_spos.engine.updates import apply_together, can_update_by_unit
 from keras_spos.graph import pack_outputs
 
@@ -21,12 +21,14 @@ class Engine:
         jit_compile: Whether to compile with XLA (always done on JAX unless False).
         recompute: Whether the backward pass runs each unit again, from its inputs,
             instead of keeping what it needs of the forward pass.
+
+    Attributes:
+        logits: Keys of what outputs are the softmax or sigmoid of, by their index,
+            where Keras' crossentropies read that.
     """
 
     def __init__(self, model, space=None, jit_compile=None, recompute=False):
         self.model = model
-        self.steps = cut(model, space)
-        self.inputs = [id(t) for t in model.inputs]
         backend = keras.backend.backend()
         if backend not in ("tensorflow", "jax"):
             raise ValueError(
@@ -34,6 +36,12 @@ class Engine:
                 f"KERAS_BACKEND to be tensorflow or jax. Received: {backend!r}"
             )
         self.backend = importlib.import_module(f"keras_spos.engine.{backend}")
+        self.steps = cut(model, space, self.backend.has_logits)
+        self.inputs = [id(t) for t in model.inputs]
+        made = {key for step in self.steps for key in step.outputs}
+        keys = map(logits_key, model.outputs)
+        # By the output's index.
+        self.logits = {i: key for i, key in enumerate(keys) if key in made}
         options = {} if jit_compile is None else {"jit_compile": jit_compile}
         self.runner = self.backend.Runner(recompute=recompute, **options)
 
@@ -136,7 +144,11 @@ class Engine:
 
     def pack(self, tensors):
         """The model's outputs, in its own structure, from a dict of tensors."""
-        return pack_outputs(self.model, [tensors[id(t)] for t in self.model.outputs])
+        outputs = [tensors[id(t)] for t in self.model.outputs]
+        for i, key in self.logits.items():
+            # Where Keras' losses look for them.
+            outputs[i]._keras_logits = tensors[key]
+        return pack_outputs(self.model, outputs)
 
     def forward(self, inputs, active, seed):
         """Runs a path in training mode, without changing any variable.
@@ -187,7 +199,7 @@ class Engine:
         Args:
             optimizer: A built optimizer.
             tape: What `forward` left; it is used up.
-            output_gradients: Gradients of the outputs, in their structure.
+            output_gradients: Gradients of the outputs, and then of `logits`.
             penalty_gradient: Gradient of the regularization loss.
         """
         units = [unit for _, unit, *_ in tape.records]
@@ -228,12 +240,10 @@ class Engine:
         It returns the gradients of the unit's differentiable inputs.
         """
         gradients = {}
-        outputs = zip(
-            self.model.outputs, keras.tree.flatten(output_gradients), strict=True
-        )
-        for tensor, gradient in outputs:
+        keys = [*map(id, self.model.outputs), *self.logits.values()]
+        outputs = zip(keys, keras.tree.flatten(output_gradients), strict=True)
+        for key, gradient in outputs:
             # One tensor may be several outputs.
-            key = id(tensor)
             gradients[key] = self.backend.add(gradients.get(key), gradient)
         used = {}
         while tape.records:

@@ -54,8 +54,20 @@ class Step:
         return self.choices[choices]
 
 
-def cut(model, space=None):
-    """Cuts a Functional model into `Step`s in an order in which they can run."""
+def logits_key(tensor):
+    """Key of what a model's output is the softmax or the sigmoid of."""
+    return "logits", id(tensor)
+
+
+def cut(model, space=None, has_logits=None):
+    """Cuts a Functional model into `Step`s in an order in which they can run.
+
+    Args:
+        model: A Functional model.
+        space: Its `SearchSpace`, or None.
+        has_logits: Whether a loss reads what an operation's last activation is
+            computed from: ``has_logits(operation)``. None for no operation.
+    """
     indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
     runs = []
     for node in nodes(model):
@@ -64,6 +76,7 @@ def cut(model, space=None):
             runs[-1][1].append(node)
         else:
             runs.append((fixed, [node]))
+    outputs = {id(t) for t in model.outputs}
     steps = []
     for position, (fixed, run) in enumerate(runs):
         made = _unique(id(t) for node in run for t in node.outputs)
@@ -73,15 +86,22 @@ def cut(model, space=None):
         later = {
             id(t) for _, r in runs[position + 1 :] for n in r for t in n.input_tensors
         }
-        later |= {id(t) for t in model.outputs}
+        later |= outputs
         written = [t for t in made if t in later]
         _check_no_mask(run, written)
         if fixed:
-            unit = _fixed_unit(run, read, written)
-            steps.append(Step(tuple(read), tuple(written), unit))
+            logits = [
+                node.outputs[0]
+                for node in run
+                if has_logits and has_logits(node.operation)
+            ]
+            logits = [t for t in logits if id(t) in outputs]
+            unit = _fixed_unit(run, read, written, [id(t) for t in logits])
+            written = (*written, *map(logits_key, logits))
+            steps.append(Step(tuple(read), written, unit))
         else:
             steps += _choice_steps(run[0], tuple(read), tuple(written), indices)
-    kept = {id(t) for t in model.outputs}
+    kept = set(outputs)
     for step in reversed(steps):
         step.last_uses = tuple(t for t in step.inputs if t not in kept)
         kept |= set(step.inputs)
@@ -95,7 +115,7 @@ def _check_no_mask(run, written):
                 raise ValueError(MASKED.format(node.operation.name))
 
 
-def _fixed_unit(run, read, written):
+def _fixed_unit(run, read, written, logits):
     def call(inputs, training):
         tensors = dict(zip(read, inputs, strict=True))
         for node in run:
@@ -108,11 +128,12 @@ def _fixed_unit(run, read, written):
                 node.outputs, keras.tree.flatten(outputs), strict=True
             ):
                 tensors[id(symbolic)] = value
-        return [tensors[key] for key in written]
+        outputs = [tensors[key] for key in written]
+        return outputs + [tensors[key]._keras_logits for key in logits]
 
     operations = unique(n.operation for n in run)
     layers = [x for x in operations if isinstance(x, keras.layers.Layer)]
-    key = signature([n.operation for n in run], _wiring(run, read, written))
+    key = signature([n.operation for n in run], _wiring(run, read, written + logits))
     return Unit(call, layers, key, operations=operations)
 
 

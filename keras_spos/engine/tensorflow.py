@@ -9,6 +9,7 @@ while one runs.
 import contextlib
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,6 +25,19 @@ from keras_spos.engine.tensorflow_calls import (
 )
 from keras_spos.engine.tensorflow_pair import Pair
 from keras_spos.weight_slice import is_part, whole
+
+# Layers that end in their activation.
+_ACTIVATED = {
+    keras.layers.Activation,
+    keras.layers.Conv1D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3D,
+    keras.layers.Conv3DTranspose,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+}
 
 
 class Runner:
@@ -268,6 +282,12 @@ def mean_over_replicas(values):
 def is_asynchronous():
     """Whether reading a result would make the device wait for the host."""
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def has_logits(operation):
+    """Whether Keras' crossentropies read what its activation is computed from."""
+    activations = keras.activations.softmax, keras.activations.sigmoid
+    return type(operation) in _ACTIVATED and operation.activation in activations
 
 
 def is_replicated():
