@@ -10,6 +10,7 @@ from keras import layers
 from models import model_of, small_net
 
 import keras_spos as ks
+from keras_spos.export import onnx_compare
 
 
 def test_what_is_refused(tmp_path):
@@ -109,3 +110,14 @@ def test_outputs_that_float32_cannot_tell_from_zero(tmp_path, monkeypatch):
     inputs = keras.Input((4,))
     report = ks.to_onnx(keras.Model(inputs, nothing(inputs)), tmp_path / "a.onnx")
     assert (report.max_abs_difference, report.max_abs_output) == (0, 0)
+
+
+def test_a_wrong_file_is_no_rounding_whatever_measures_that(monkeypatch, tmp_path):
+    """What rounding may move is measured by a graph's own run, not against a call."""
+    model = model_of(layers.Dense(3), shape=(4,))
+    ks.to_onnx(model, tmp_path / "a.onnx")
+    model.set_weights([2 * w for w in model.get_weights()])
+    wrong = [np.zeros((1, 3))], []
+    monkeypatch.setattr(onnx_compare, "run", lambda *args: wrong)
+    with pytest.raises(ValueError, match="outputs 'dense.*' differ from the model's"):
+        onnx_compare.compare(model, str(tmp_path / "a.onnx"), 1, 0, 1e-4)

@@ -95,18 +95,21 @@ def _check(checks, tolerance, reference):
 
 
 def _moves(reference, noise):
-    """How far what is compared moves when every number is moved by a share of it."""
+    """How far what is compared moves when every number is moved by a share of it.
+
+    Both by `run`, as what else may differ from the model's own call is no rounding.
+    """
     still, moved = (
         [*(g.x for g in given), *outputs]
-        for outputs, given in (reference(), reference(noise))
+        for outputs, given in (reference(0.0), reference(noise))
     )
     return [_largest(a - b) for a, b in zip(still, moved, strict=True)]
 
 
-def _reference(model, arrays, levels, noise=0.0):
+def _reference(model, arrays, levels, noise=None):
     with _full_precision():
-        if levels or noise:
-            return run(model, arrays, levels, noise)
+        if levels or noise is not None:
+            return run(model, arrays, levels, noise or 0.0)
         # Called, as a subclass may compute something else than its graph.
         inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, arrays)
         outputs = keras.tree.flatten(model(inputs, training=False))
