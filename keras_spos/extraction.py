@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_spos.graph import functional, has_own_call, nodes
+from keras_spos.graph import flatten_inputs, functional, has_own_call, nodes
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.own_code import is_adaptable, rebuild
@@ -202,8 +202,8 @@ class _Builder:
         if not has_own_call(operation):
             operation = functional(operation)
             if hasattr(operation, "_nodes_by_depth"):
-                given = args[0] if args else kwargs["inputs"]
-                return self.graph(operation, keras.tree.flatten(given), prefix)
+                inputs = flatten_inputs(operation, args, kwargs)
+                return self.graph(operation, inputs, prefix)
         return self.copy(operation, prefix)(*args, **kwargs)
 
     def copy(self, operation, prefix):

@@ -21,6 +21,15 @@ def has_own_call(model):
     return isinstance(model, keras.Model) and type(model).call not in stock
 
 
+def flatten_inputs(model, args, kwargs):
+    """What a Functional model is called on, as a flat list in its own order."""
+    inputs = args[0] if args else kwargs["inputs"]
+    if isinstance(inputs, dict) and not isinstance(model._inputs_struct, dict):
+        # As Keras does: a model of a list takes a dict by the names of its inputs.
+        return [inputs[t.name] for t in model.inputs]
+    return keras.tree.flatten(inputs)
+
+
 def pack_outputs(model, flat):
     """A Functional model's outputs as it returns them, from a flat list."""
     outputs = keras.tree.pack_sequence_as(model._outputs_struct, flat)

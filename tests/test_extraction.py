@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 from models import SHAPE, cross_entropy, data, dense_net, randomize, small_net, values
 
+import keras_spos as ks
 from keras_spos import ChoiceBlock, Supernet
 
 PATH = (2, 0)
@@ -131,6 +132,24 @@ def test_structure_of_inputs_and_outputs():
     assert np.all(values_of(outputs["sum"]) == 15)
     assert np.all(values_of(outputs["rest"][1]) == 30)
     assert outputs["rest"][0].shape == (2, 2)
+
+
+@pytest.mark.parametrize("where", ["fixed", "option"])
+def test_a_model_of_a_list_of_inputs_takes_a_dict_by_their_names(where, tmp_path):
+    b, a = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    inner = keras.Model([b, a], layers.Subtract(name="minus")([b, a]), name="inner")
+    inputs = [keras.Input((3,), name=name) for name in "ab"]
+    given = dict(zip("ab", inputs, strict=True))
+    if where == "option":
+        x = ChoiceBlock([inner], ["minus"], name="block")(given)
+    else:
+        x = ChoiceBlock([layers.Identity()], ["skip"], name="block")(inner(given))
+    net = Supernet(inputs, x)
+    stock = keras.Model(inputs, inner(given), name="stock")
+    numbers = [np.full((2, 3), 3.0, "float32"), np.full((2, 3), 5.0, "float32")]
+    assert np.all(net.predict(numbers, verbose=0) == 2)
+    assert np.all(values_of(net.extract()(numbers)) == 2)
+    ks.to_onnx(stock, tmp_path / "stock.onnx")  # Compared with the model.
 
 
 def values_of(tensor):

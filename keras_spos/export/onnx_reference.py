@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 from keras.src.models.functional import operation_fn
 
-from keras_spos.graph import functional, nodes
+from keras_spos.graph import flatten_inputs, functional, nodes
 from keras_spos.layers import PACT, QuantizedConv2D
 from keras_spos.quantizers import FLOAT, step
 
@@ -77,7 +77,7 @@ def run(model, inputs, levels=(), noise=0.0):
             operation = functional(node.operation)
             args, kwargs = node.arguments.fill_in(values)
             if hasattr(operation, "_nodes_by_depth"):
-                results = run_graph(operation, keras.tree.flatten(args))
+                results = run_graph(operation, flatten_inputs(operation, args, kwargs))
             else:
                 if bits_of(operation) != FLOAT:
                     args = (quantized(operation, args[0]), *args[1:])

@@ -25,7 +25,7 @@ from onnx import helper, numpy_helper
 from keras_spos.export.onnx_fold import fold
 from keras_spos.export.onnx_functions import UnsupportedLayerError
 from keras_spos.export.onnx_layers import WRITERS
-from keras_spos.graph import functional, nodes
+from keras_spos.graph import flatten_inputs, functional, nodes
 
 # Layers that take numbers of any type.
 _CASTS = (
@@ -168,7 +168,7 @@ def _write_graph(graph, model, inputs):
         layer = functional(node.operation)
         args, kwargs = node.arguments.fill_in(values)
         if hasattr(layer, "_nodes_by_depth") and not kwargs.get("training"):
-            results = _write_graph(graph, layer, keras.tree.flatten(args))
+            results = _write_graph(graph, layer, flatten_inputs(layer, args, kwargs))
         else:
             results = _write_layer(graph, layer, args, kwargs, node)
         for tensor, value in zip(node.outputs, results, strict=True):
