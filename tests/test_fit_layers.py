@@ -329,8 +329,8 @@ def test_crossentropies_of_probabilities_near_zero(recompute):
     options = [keras.layers.Conv2D(4, size, padding="same") for size in (1, 3)]
     x = ks.ChoiceBlock(options, ("k1", "k3"), name="block")(inputs)
     edges = keras.layers.Conv2D(1, 1, activation="sigmoid", name="edges")(x)
-    label = keras.layers.Flatten()(x)
-    label = keras.layers.Dense(4, activation="softmax", name="label")(label)
+    dense = keras.layers.Dense(4, activation="softmax")
+    label = keras.Sequential([keras.layers.Flatten(), dense], name="label")(x)
     net = ks.Supernet(inputs, {"edges": edges, "label": label}, recompute=recompute)
     net.sampler = FromList([(1,)])
     randomize(net, scale=2.0)

@@ -24,6 +24,7 @@ from keras_spos.engine.tensorflow_calls import (
     shaped_as,
 )
 from keras_spos.engine.tensorflow_pair import Pair
+from keras_spos.graph import functional, has_own_call
 from keras_spos.weight_slice import is_part, whole
 
 # Layers that end in their activation.
@@ -286,6 +287,10 @@ def is_asynchronous():
 
 def has_logits(operation):
     """Whether Keras' crossentropies read what its activation is computed from."""
+    if isinstance(operation, keras.Model) and not has_own_call(operation):
+        outputs = functional(operation).outputs
+        last = outputs[0]._keras_history.operation
+        return len(outputs) == 1 and has_logits(last)
     activations = keras.activations.softmax, keras.activations.sigmoid
     return type(operation) in _ACTIVATED and operation.activation in activations
 
