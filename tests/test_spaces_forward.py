@@ -11,7 +11,8 @@ from models import data, randomize
 
 from keras_spos import spaces
 
-SHAPE = (16, 16, 3)
+# An odd size stays odd after the stem: of 7 pixels, a stride of 2 makes 4.
+SHAPE = (13, 13, 3)
 
 
 def relu6(x):
@@ -161,7 +162,7 @@ S1 = {
     "expansions": (2, 3),
 }
 S2 = {
-    "skeleton": ((1, 2, 2, 6, 0, 2, 2), (2, 1, 2, 6, 0.5, 1, 2)),
+    "skeleton": ((1, 2, 2, 4, 0, 2, 2), (2, 1, 2, 6, 0.5, 1, 2)),
     "stem_channels": 4,
     "head_channels": 7,
     "kernel_sizes": (3, 5),
