@@ -266,8 +266,8 @@ def is_asynchronous():
     return jax.default_backend() != "cpu"
 
 
-def has_logits(operation):
-    """Whether Keras' crossentropies read what its activation is computed from."""
+def has_logits(node):
+    """Whether Keras' crossentropies read what a node's activation is computed from."""
     return False
 
 

@@ -65,8 +65,8 @@ def cut(model, space=None, has_logits=None):
     Args:
         model: A Functional model.
         space: Its `SearchSpace`, or None.
-        has_logits: Whether a loss reads what an operation's last activation is
-            computed from: ``has_logits(operation)``. None for no operation.
+        has_logits: Whether a loss reads what a node's last activation is computed
+            from: ``has_logits(node)``. None for no node.
     """
     indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
     runs = []
@@ -91,9 +91,7 @@ def cut(model, space=None, has_logits=None):
         _check_no_mask(run, written)
         if fixed:
             logits = [
-                node.outputs[0]
-                for node in run
-                if has_logits and has_logits(node.operation)
+                node.outputs[0] for node in run if has_logits and has_logits(node)
             ]
             logits = [t for t in logits if id(t) in outputs]
             unit = _fixed_unit(run, read, written, [id(t) for t in logits])

@@ -12,6 +12,7 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend import get_keras_mask
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
@@ -285,14 +286,20 @@ def is_asynchronous():
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def has_logits(operation):
-    """Whether Keras' crossentropies read what its activation is computed from."""
-    if isinstance(operation, keras.Model) and not has_own_call(operation):
-        outputs = functional(operation).outputs
-        last = outputs[0]._keras_history.operation
-        return len(outputs) == 1 and has_logits(last)
+def has_logits(node):
+    """Whether Keras' crossentropies read what a node's activation is computed from."""
+    layer = node.operation
+    if isinstance(layer, keras.Model) and not has_own_call(layer):
+        outputs = functional(layer).outputs
+        last, index, _ = outputs[0]._keras_history
+        return len(outputs) == 1 and has_logits(last._inbound_nodes[index])
+    if type(layer) is keras.layers.Softmax:
+        x, *mask = node.input_tensors
+        # What a mask leaves is no softmax of its input.
+        unmasked = not mask and get_keras_mask(x) is None
+        return unmasked and isinstance(layer.axis, int)
     activations = keras.activations.softmax, keras.activations.sigmoid
-    return type(operation) in _ACTIVATED and operation.activation in activations
+    return type(layer) in _ACTIVATED and layer.activation in activations
 
 
 def is_replicated():
