@@ -202,6 +202,24 @@ def test_networks_equal_their_description(name):
     np.testing.assert_allclose(net.predict(x, verbose=0), expected, 1e-3, 1e-4)
 
 
+def test_mixpath_s2_of_open_image_sizes():
+    nets = [spaces.mixpath_s2(shape, 10, **S2) for shape in (SHAPE, (None, None, 3))]
+    for net in nets:
+        randomize(net).set_path((2, 0, 2))
+    x, _ = data(2, SHAPE)
+    y = [net.predict(x, verbose=0) for net in (*nets, nets[1].extract())]
+    np.testing.assert_allclose(y[1:], [y[0], y[0]], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "build, argument",
+    [(spaces.resnet18_quantized, "stem"), (spaces.shufflenet_v2, "stem_stride")],
+)
+def test_open_image_sizes_have_no_default_stem(build, argument):
+    with pytest.raises(ValueError, match=f"Expected a {argument} for images of open"):
+        build((None, None, 3))
+
+
 @pytest.mark.parametrize(
     "build, arguments", [(spaces.mixpath_s1, S1), (spaces.mixpath_s2, S2)]
 )

@@ -104,7 +104,8 @@ def mixpath_s2(
                 layers.Activation(activation),
             ]
             squeezed = int(x.shape[-1] * se)
-            shape = (*(-(-s // stride) for s in x.shape[1:3]), mid)
+            sizes = [s and -(-s // stride) for s in x.shape[1:3]]  # None if open.
+            shape = (*sizes, mid)
             project = [build.pointwise(shape, channels, parts[1])]
             if squeezed:
                 project.insert(0, build.squeeze(shape, squeezed))

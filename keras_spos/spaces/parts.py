@@ -15,6 +15,21 @@ def coupled_l2(l2):
     return keras.regularizers.L2(l2 / 2) if l2 else None
 
 
+def is_small(input_shape, argument):
+    """Whether images have less than 64 pixels, as a default of `argument` depends on.
+
+    Args:
+        input_shape: Image shape (height, width, channels).
+        argument: What takes the place of the default, for the error.
+    """
+    if None in input_shape[:2]:
+        raise ValueError(
+            f"Expected a {argument} for images of open sizes, on which its default "
+            f"depends. Received: input_shape={input_shape}, {argument}=None"
+        )
+    return min(input_shape[:2]) < 64
+
+
 def even_padding(kernel_size, stride):
     """Layers, none or one, that pad before a convolution with padding "valid".
 

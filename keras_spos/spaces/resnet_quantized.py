@@ -23,7 +23,7 @@ from keras import layers
 from keras_spos.layers import ElasticBlock, ElasticQuantizedConv2D
 from keras_spos.layers.quantized import ALPHA, check_pairs
 from keras_spos.numpy_initializers import numpy_initializers
-from keras_spos.spaces.parts import coupled_l2, norm, padding_of
+from keras_spos.spaces.parts import coupled_l2, is_small, norm, padding_of
 from keras_spos.supernet import Supernet
 
 # (bit width of the weights, bit width of the activations), and bottleneck widths.
@@ -118,7 +118,7 @@ def quantized_resnet(
             f"Received: {len(stage_channels)}"
         )
     if stem is None:
-        stem = "cifar" if min(input_shape[:2]) < 64 else "imagenet"
+        stem = "cifar" if is_small(input_shape, "stem") else "imagenet"
     if stem not in ("cifar", "imagenet"):
         raise ValueError(f"A stem is 'cifar' or 'imagenet'. Received: stem={stem!r}")
     build = _Layers(bits, widths, l2, alpha, alpha_l2)

@@ -21,6 +21,7 @@ from keras_spos.numpy_initializers import numpy_initializers
 from keras_spos.spaces.parts import (
     coupled_l2,
     deal,
+    is_small,
     norm,
     padded,
     padding_of,
@@ -110,7 +111,7 @@ def shufflenet_v2(
     )
     _check(options, scales, stem_channels, stage_channels, stage_blocks)
     if stem_stride is None:
-        stem_stride = 1 if min(input_shape[:2]) < 64 else 2
+        stem_stride = 1 if is_small(input_shape, "stem_stride") else 2
     named = _named_options(options, num_blocks)
     fixed = _fixed_options(blocks, named, options, num_blocks)
     widths = tuple(WIDTHS if widths is True else widths or ())
