@@ -6,7 +6,7 @@ that an option's graph does not use.
 
 import numpy as np
 
-from keras_spos.graph import functional, has_own_call, nodes
+from keras_spos.graph import flatten_inputs, functional, has_own_call, nodes
 from keras_spos.layers.searchable import SearchableLayer
 
 
@@ -48,21 +48,26 @@ def _needed(model, outputs):
     for node in reversed(list(nodes(model))):
         wanted = [id(t) in needed for t in node.outputs]
         if any(wanted):
-            used = _used(node.operation, len(node.input_tensors), wanted)
-            needed.update(map(id, _some(node.input_tensors, used)))
+            needed |= _used(node.operation, node, wanted)
     return needed
 
 
-def _used(layer, count, wanted):
-    """Whether wanted outputs use each input of a layer; models go by their graph."""
-    if count > 1 and isinstance(layer, SearchableLayer):
+def _used(layer, node, wanted):
+    """Ids of the inputs of a node that wanted outputs use, if it runs a layer.
+
+    Models go by their graph.
+    """
+    several = len(node.input_tensors) > 1
+    if several and isinstance(layer, SearchableLayer):
         sizes = [len(d.options) for d in layer.decisions]
-        options = [_used(layer.picked(c), count, wanted) for c in np.ndindex(*sizes)]
-        return [all(used) for used in zip(*options, strict=True)]
-    if count > 1 and _is_graph(layer):
+        picked = [layer.picked(choices) for choices in np.ndindex(*sizes)]
+        return set.intersection(*(_used(option, node, wanted) for option in picked))
+    if several and _is_graph(layer):
         needed = _needed(layer, _some(layer.outputs, wanted))
-        return [id(t) in needed for t in layer.inputs]
-    return [True] * count
+        given = flatten_inputs(layer, node.arguments.args, node.arguments.kwargs)
+        inputs = zip(given, layer.inputs, strict=True)
+        return {id(tensor) for tensor, own in inputs if id(own) in needed}
+    return set(map(id, node.input_tensors))
 
 
 def _is_graph(layer):

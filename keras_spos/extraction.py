@@ -182,7 +182,7 @@ class _Builder:
     def graph(self, model, inputs, prefix):
         """Applies a Functional model's graph to symbolic inputs, a flat list."""
         tensors = {
-            id(t): _as_input(x, t.dtype)
+            id(t): _as_input(x, t)
             for t, x in zip(model.inputs, inputs, strict=True)
         }
         for node in nodes(model):
@@ -226,9 +226,13 @@ class _Builder:
         return self.copies[id(operation)]
 
 
-def _as_input(tensor, dtype):
-    """A tensor in the type of a model's input, as Keras hands it to the model."""
+def _as_input(tensor, declared):
+    """A tensor in the type and rank of a model's input, as Keras hands it on."""
     # Layers cast from one float type to another themselves.
-    if all(keras.backend.is_float_dtype(d) for d in (tensor.dtype, dtype)):
+    types = tensor.dtype, declared.dtype
+    if types[0] != types[1] and not all(map(keras.backend.is_float_dtype, types)):
+        tensor = ops.cast(tensor, declared.dtype)
+    more = len(tensor.shape) - len(declared.shape)
+    if more == 0:
         return tensor
-    return tensor if tensor.dtype == dtype else ops.cast(tensor, dtype)
+    return ops.squeeze(tensor, -1) if more == 1 else ops.expand_dims(tensor, -1)

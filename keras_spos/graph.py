@@ -27,7 +27,8 @@ def flatten_inputs(model, args, kwargs):
     if isinstance(inputs, dict) and not isinstance(model._inputs_struct, dict):
         # As Keras does: a model of a list takes a dict by the names of its inputs.
         return [inputs[t.name] for t in model.inputs]
-    return keras.tree.flatten(inputs)
+    # As Keras does, which warns of it: what is left over goes nowhere.
+    return keras.tree.flatten(inputs)[: len(model.inputs)]
 
 
 def pack_outputs(model, flat):

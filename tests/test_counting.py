@@ -347,6 +347,25 @@ def test_layers_that_subnets_of_some_paths_lack_are_no_sum(table):
         assert table(net)(path) == count(net.extract(path))
 
 
+@pytest.mark.parametrize("where", ["fixed", "option"])
+@pytest.mark.parametrize("used", "ab")
+def test_what_a_model_called_on_a_dict_leaves_out(used, where):
+    pair = {name: keras.Input((4,), name=name) for name in "ba"}
+    inner = keras.Model(list(pair.values()), layers.Dense(4)(pair[used]))
+    image, other = keras.Input((4,)), keras.Input((4,))
+    given = {"a": layers.Dense(4, name="layer_a")(image), "b": other}
+    if where == "fixed":
+        outputs = ChoiceBlock([layers.ReLU(), layers.Identity()])(inner(given))
+    else:
+        outputs = ChoiceBlock([inner])(given)
+    net = Supernet([image, other], outputs)
+    if used == "a":
+        assert flops_table(net)((0,)) == count_flops(net.extract((0,))) == 32
+        return
+    with pytest.raises(ValueError, match="one that leaves out 'layer_a'"):
+        flops_table(net)
+
+
 @pytest.mark.parametrize("place", ["model", "option", "before"])
 def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
     inputs = keras.Input((4,))

@@ -152,6 +152,37 @@ def test_a_model_of_a_list_of_inputs_takes_a_dict_by_their_names(where, tmp_path
     ks.to_onnx(stock, tmp_path / "stock.onnx")  # Compared with the model.
 
 
+@pytest.mark.filterwarnings("ignore:The structure of `inputs` doesn't match")
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_model_takes_no_more_of_a_dict_than_its_inputs(as_dict):
+    b, a = keras.Input((3,), name="b"), keras.Input((3,), name="a")
+    inputs = {"a": a, "b": b} if as_dict else [b, a]
+    inner = keras.Model(inputs, layers.Subtract(name="minus")([b, a]), name="inner")
+    inputs = [keras.Input((3,), name=name) for name in "abc"]
+    x = inner(dict(zip("abc", inputs, strict=True)))
+    net = Supernet(inputs, ChoiceBlock([layers.Identity()], ["skip"], name="block")(x))
+    numbers = [np.full((2, 3), number, "float32") for number in (3, 5, 9)]
+    for outputs in (net.predict(numbers, verbose=0), net.extract()(numbers)):
+        assert np.all(values_of(outputs) == 2)
+
+
+@pytest.mark.parametrize("outer, shape", [((5,), (5, 1)), ((5, 1), (5,))])
+def test_a_model_takes_inputs_of_another_rank(outer, shape, tmp_path):
+    inner_input, inputs = keras.Input(shape), keras.Input(outer)
+    inner = keras.Model(inner_input, layers.Dense(2, name="dense")(inner_input))
+    x = np.random.default_rng(0).standard_normal((2, *outer)).astype("float32")
+    net = Supernet(inputs, ChoiceBlock([inner], ["inner"], name="block")(inputs))
+    subnet = net.extract()
+    expected = net.predict(x, verbose=0)
+    np.testing.assert_allclose(values_of(subnet(x)), expected, 1e-6)
+    for model in (subnet, keras.Model(inputs, inner(inputs))):
+        if keras.backend.backend() == "tensorflow":
+            ks.to_onnx(model, tmp_path / "a.onnx")  # Compared with the model.
+        else:
+            with pytest.raises(ValueError, match="Only tf2onnx may export that"):
+                ks.to_onnx(model, tmp_path / "a.onnx")
+
+
 def values_of(tensor):
     return keras.ops.convert_to_numpy(tensor)
 

@@ -72,6 +72,8 @@ def run(model, inputs, levels=(), noise=0.0):
         return ops.convert_to_tensor(level * size, x.dtype)
 
     def run_graph(model, inputs):
+        # Keras casts to the types, and expands to the ranks, that a model declares.
+        inputs = model._adjust_input_rank(model._convert_inputs_to_tensors(inputs))
         values = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
         for node in nodes(model):
             operation = functional(node.operation)

@@ -163,6 +163,12 @@ def _layout(name, shape, channels_first):
 
 def _write_graph(graph, model, inputs):
     """Writes the layers of a (nested) model; returns its outputs as a flat list."""
+    for tensor, given in zip(model.inputs, inputs, strict=True):
+        if len(given.shape) != len(tensor.shape):
+            raise UnsupportedLayerError(
+                f"Model {model.name!r} takes {tensor.shape} and is called on "
+                f"{given.shape}, of another rank."
+            )
     values = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
     for node in nodes(model):
         layer = functional(node.operation)
