@@ -164,6 +164,9 @@ def _rebuild(model, space, path, fresh):
         keras.tree.pack_sequence_as(model._outputs_struct, outputs),
         name=f"{model.name}_subnet",
     )
+    # Not of outputs that nobody reads.
+    inside = {id(layer) for layer in subnet.layers}
+    builder.pairs = [pair for pair in builder.pairs if id(pair[0]) in inside]
     return subnet, builder
 
 
@@ -182,8 +185,7 @@ class _Builder:
     def graph(self, model, inputs, prefix):
         """Applies a Functional model's graph to symbolic inputs, a flat list."""
         tensors = {
-            id(t): _as_input(x, t)
-            for t, x in zip(model.inputs, inputs, strict=True)
+            id(t): _as_input(x, t) for t, x in zip(model.inputs, inputs, strict=True)
         }
         for node in nodes(model):
             args, kwargs = node.arguments.fill_in(tensors)

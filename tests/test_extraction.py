@@ -166,6 +166,15 @@ def test_a_model_takes_no_more_of_a_dict_than_its_inputs(as_dict):
         assert np.all(values_of(outputs) == 2)
 
 
+def test_a_donor_lacks_nothing_where_outputs_are_not_read():
+    inputs = keras.Input((3,), name="image")
+    outputs = [layers.Dense(2, name=name)(inputs) for name in ("kept", "aux")]
+    inner = keras.Model(inputs, outputs, name="inner")
+    block = ChoiceBlock([layers.ReLU()], ["relu"], name="block")
+    net = Supernet(inputs, block(inner(inputs)[0]))
+    assert net.inherit(net.extract()) == []
+
+
 @pytest.mark.parametrize("outer, shape", [((5,), (5, 1)), ((5, 1), (5,))])
 def test_a_model_takes_inputs_of_another_rank(outer, shape, tmp_path):
     inner_input, inputs = keras.Input(shape), keras.Input(outer)
