@@ -4,6 +4,9 @@ import warnings
 
 import keras
 
+from keras_spos.graph import functional
+from keras_spos.layers.multi_path_block import MultiPathBlock
+from keras_spos.layers.path_group import PathGroup
 from keras_spos.layers.searchable import SearchableLayer
 from keras_spos.own_code import can_rebuild
 
@@ -30,10 +33,25 @@ def check_files_can_hold(net):
                 "call a layer twice; or save the weights alone (`save_weights`), and "
                 "load them into a net that is built anew."
             )
-    called = {id(operation) for operation in net.operations}
-    options = [getattr(layer, "options", ()) for layer in net.searchable_layers]
-    for parts in (net.operations, *options):
-        _check_each_is_in_one_part(parts, called)
+    for owner in net._flatten_layers():
+        called = {id(x) for graph in (net, owner) for x in _operations(graph)}
+        _check_each_is_in_one_part(_parts(owner), called)
+
+
+def _operations(layer):
+    """What is called in the graph of a model; nothing for a layer without one."""
+    return getattr(functional(layer), "operations", ())
+
+
+def _parts(owner):
+    """What the config of a model or block describes, each by itself."""
+    if isinstance(owner, PathGroup):
+        return [owner.before, *owner.paths, owner.after, owner.norm]
+    if isinstance(owner, MultiPathBlock):
+        return owner.groups
+    if isinstance(owner, SearchableLayer):
+        return getattr(owner, "options", ())
+    return _operations(owner)
 
 
 def _check_each_is_in_one_part(parts, called):

@@ -85,3 +85,26 @@ def test_a_layer_that_is_also_in_a_graph_is_not_saved(tmp_path):
     net = ks.Supernet(inputs, block(shared(inputs)))
     with pytest.raises(ValueError, match="'shared', in 'shared' and in 'block'"):
         net.save(tmp_path / "net.keras")
+
+
+def shared_twice(place):
+    """A block with a layer in two places, both of them inside one of its parts."""
+    shared, image = layers.Dense(3, name="shared"), keras.Input((3,))
+    inner = keras.Model(image, shared(image), name="inner")
+    chains = [keras.Sequential([shared, layers.Dense(3)]) for _ in range(2)]
+    if place == "graph":
+        return ks.ChoiceBlock([keras.Model(image, shared(inner(image)))])
+    if place == "list":
+        return ks.ChoiceBlock([[inner, shared]])
+    if place == "paths":
+        return ks.MultiPathBlock(chains, max_paths=2)
+    return ks.MultiPathBlock([ks.PathGroup([layers.ReLU()], before=x) for x in chains])
+
+
+@pytest.mark.parametrize("place", ["graph", "list", "paths", "groups"])
+def test_a_file_of_a_layer_in_two_places_of_one_part(place, tmp_path):
+    inputs = keras.Input((3,))
+    net = ks.Supernet(inputs, shared_twice(place)(inputs))
+    with pytest.raises(ValueError, match="each layer in one place.*'shared', in"):
+        net.save(tmp_path / "net.keras")
+    assert not any(tmp_path.iterdir())
