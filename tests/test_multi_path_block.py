@@ -173,3 +173,17 @@ def test_groups_must_agree_on_their_output():
     groups = [PathGroup(x, name=name) for x, name in zip(paths, "ab", strict=True)]
     with pytest.raises(ValueError, match="one shape and type. Rec.*a gives.*3.*b.*4"):
         MultiPathBlock(groups)(keras.Input(SHAPE))
+
+
+@pytest.mark.parametrize("with_norm", [False, True])
+def test_every_path_gives_the_type_of_the_block(with_norm):
+    # Not that of the policy that holds when a path is picked, or the net is loaded.
+    norms = [ShadowBatchNormalization(2, dtype="float16") if with_norm else None, None]
+    groups = [
+        PathGroup([layers.Dense(3, dtype="float16") for _ in "ab"], norm=norm, name=n)
+        for norm, n in zip(norms, "xy", strict=True)
+    ]
+    block = MultiPathBlock(groups, max_paths=2, dtype="float16")
+    assert block(keras.Input((3,), dtype="float16")).dtype == "float16"
+    picked = [block.picked((choice,)) for choice in range(len(block.options))]
+    assert {model.output.dtype for model in picked} == {"float16"}

@@ -82,7 +82,7 @@ class MultiPathBlock(SearchableLayer):
             ]
         self._decisions = (Decision(self.decision, tuple(labels)),)
         # In the place of what one group has and another lacks.
-        self._nothing = layers.Identity()
+        self._nothing = layers.Identity(dtype=self.dtype_policy)
         # Past Keras' `__setattr__`, which tracks: these hold the groups' own layers.
         vars(self)["_models"] = {}
 
@@ -113,7 +113,8 @@ class MultiPathBlock(SearchableLayer):
             x = inputs = keras.Input(self._input_shape[1:], dtype=dtype)
             for stage in self.stages(choices):
                 outputs = [layer(x) for layer in stage]
-                x = outputs[0] if len(outputs) == 1 else layers.Add()(outputs)
+                add = layers.Add(dtype=self.dtype_policy)
+                x = outputs[0] if len(outputs) == 1 else add(outputs)
             self._models[choice] = keras.Model(inputs, x, name=self.name)
         return self._models[choice]
 
