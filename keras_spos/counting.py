@@ -176,7 +176,9 @@ def _computed_on(node):
     """The tensors that a layer computes on: not masks and states, which come after."""
     # In the order of the arguments of `call`, not in that of this call.
     call = inspect.signature(node.operation.call)
-    given = call.bind_partial(*node.arguments.args, **node.arguments.kwargs).arguments
+    # Keras takes `training` for any layer, and does not hand it on to all.
+    named = {k: v for k, v in node.arguments.kwargs.items() if k in call.parameters}
+    given = call.bind_partial(*node.arguments.args, **named).arguments
     if isinstance(node.operation, layers.MultiHeadAttention):
         return [given["query"], given["value"]]
     first = next(iter(given.values()), [])

@@ -7,6 +7,7 @@ that an option's graph does not use.
 import numpy as np
 
 from keras_spos.graph import flatten_inputs, functional, has_own_call, nodes
+from keras_spos.layers.multi_path_block import MultiPathBlock
 from keras_spos.layers.searchable import SearchableLayer
 
 
@@ -35,11 +36,19 @@ def _left_out(model, outputs, counts):
         layer, wanted = node.operation, [id(t) in needed for t in node.outputs]
         searchable = isinstance(layer, SearchableLayer)
         if any(wanted):
-            for part in getattr(layer, "options", ()) if searchable else (layer,):
+            for part in _parts(layer) if searchable else (layer,):
                 if _is_graph(part):
                     yield from _left_out(part, _some(part.outputs, wanted), counts)
         elif searchable or counts(node):
             yield node
+
+
+def _parts(block):
+    """What a searchable layer picks from."""
+    if isinstance(block, MultiPathBlock):
+        groups = [(g.before, *g.paths, g.after) for g in block.groups]
+        return [part for group in groups for part in group if part is not None]
+    return getattr(block, "options", ())
 
 
 def _needed(model, outputs):

@@ -9,6 +9,7 @@ from models import small_net
 from keras_spos import (
     ChoiceBlock,
     ElasticBlock,
+    MultiPathBlock,
     Supernet,
     count_flops,
     count_params,
@@ -366,7 +367,7 @@ def test_what_a_model_called_on_a_dict_leaves_out(used, where):
         flops_table(net)
 
 
-@pytest.mark.parametrize("place", ["model", "option", "before"])
+@pytest.mark.parametrize("place", ["model", "option", "before", "path"])
 def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
     inputs = keras.Input((4,))
     outputs = layers.Dense(4)(inputs), layers.Dense(9, name="aux")(inputs)
@@ -378,8 +379,19 @@ def test_outputs_of_a_model_that_nobody_reads_are_no_sum(place):
         pair = [keras.Input((4,)), keras.Input((9,))]
         model = keras.Model(pair, [layers.ReLU()(x) for x in pair])
         net = Supernet(inputs, ChoiceBlock(options)(model(outputs)[0]))
+    elif place == "path":
+        path = keras.Model(inputs, model(inputs)[0])
+        net = Supernet(inputs, MultiPathBlock([path, layers.Dense(4)])(inputs))
     else:
         net = Supernet(inputs, ChoiceBlock([model])(inputs)[0])
     assert "aux" not in str([x.name for x in net.extract().layers])
     with pytest.raises(ValueError, match="one that leaves out 'aux'"):
         flops_table(net)
+
+
+def test_layers_called_with_training_are_counted():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3)(layers.ReLU()(inputs, training=False), training=False)
+    net = Supernet(inputs, ChoiceBlock([layers.Dense(3), layers.ReLU()])(x))
+    assert [flops_table(net)((i,)) for i in range(2)] == [21, 12]
+    assert count_params(net.extract((1,))) == params_table(net)((1,)) == 15
