@@ -11,8 +11,8 @@ accuracies read:
 
 Beside what they find stand the network that scores highest of all within the limit,
 which tells what a search missed from what the score gets wrong; the ten of the most
-FLOPs; and all. The limits admit 25, 50 and 75 % of the space; FLOPs are those
-of the benchmark's own networks, whatever the supernet's size.
+FLOPs; and all. The limits admit 25, 50 and 75 % of the space; FLOPs are those of the
+benchmark's own networks, whatever the supernet's size.
 """
 
 import dataclasses
@@ -80,20 +80,20 @@ def main():
         scores = _scores(study, seed, paths)
         for limit in limits:
             for by, number in _found(paths, scores, limit, how):
-                place = {"supernet": seed, "limit": limit.value}
-                found.append({**place, "by": by, "path": paths[number].tolist()})
+                place = {"supernet": seed, "limit": limit.value, "by": by}
+                found.append({**place, "number": number})
         output.say(f"supernet {seed}: searched")
     # All searches have ended: now the truth.
     truth = table.accuracy(TRUTH, table.rows(flops.space, paths))
     for each in found:
-        row = table.rows(flops.space, each["path"])
-        each["accuracy"] = float(table.accuracy(TRUTH, row)[0])
+        each["path"] = paths[each["number"]].tolist()
+        each["accuracy"] = float(truth[each["number"]])
     rows = [row for limit in limits for row in _judge(found, limit, costs, truth)]
     plots.plot_found(
         costs,
         truth,
         {
-            by: [(flops(e["path"])[0], e["accuracy"]) for e in found if e["by"] == by]
+            by: [(costs[e["number"]], e["accuracy"]) for e in found if e["by"] == by]
             for by in (RANDOM, EVOLUTION)
         },
         output.path("found.png"),
@@ -120,8 +120,8 @@ def _scores(study, seed, paths):
         study.train(net, name, TRAINING, seed)
         study.output.say(f"{name} trained")
         usual, more, *_ = ranking.SCORINGS
-        some = study.settings.more_validation_per_class == 0
-        score = study.evaluator(net, usual if some else more)
+        scoring = more if study.settings.more_validation_per_class else usual
+        score = study.evaluator(net, scoring)
         checkpoint = study.output.path("scores", f"{name}.npz")
         scores = ks.score_all(score, paths, checkpoint=checkpoint)
         known = study.output.finish(name, scores.tolist())

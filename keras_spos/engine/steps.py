@@ -59,14 +59,14 @@ def logits_key(tensor):
     return "logits", id(tensor)
 
 
-def cut(model, space=None, has_logits=None):
+def cut(model, space=None, has_logits=lambda node: False):
     """Cuts a Functional model into `Step`s in an order in which they can run.
 
     Args:
         model: A Functional model.
         space: Its `SearchSpace`, or None.
         has_logits: Whether a loss reads what a node's last activation is computed
-            from: ``has_logits(node)``. None for no node.
+            from: ``has_logits(node)``.
     """
     indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
     runs = []
@@ -90,10 +90,8 @@ def cut(model, space=None, has_logits=None):
         written = [t for t in made if t in later]
         _check_no_mask(run, written)
         if fixed:
-            logits = [
-                node.outputs[0] for node in run if has_logits and has_logits(node)
-            ]
-            logits = [t for t in logits if id(t) in outputs]
+            last = (n for n in run if id(n.outputs[0]) in outputs and has_logits(n))
+            logits = [node.outputs[0] for node in last]
             unit = _fixed_unit(run, read, written, [id(t) for t in logits])
             written = (*written, *map(logits_key, logits))
             steps.append(Step(tuple(read), written, unit))
