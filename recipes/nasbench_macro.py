@@ -35,6 +35,7 @@ PRESETS = {
         tracked=60,
         tracked_every=5,
         seeds=3,
+        longer_seeds=3,
     ),
     "smoke": Settings(
         dataset="digits",
