@@ -51,7 +51,7 @@ class Evaluator:
             instead of one array a list, tuple or dict of arrays.
         validation: A pair (images, labels) of arrays, or a dataset of such batches. For
             a net of several inputs or outputs, images or labels are a list, tuple or
-            dict of arrays.
+            dict of arrays. Sample weights that batches may have are not used.
         metric: "accuracy", "top5", "loss", or a Keras metric. Higher is better; for
             "loss" the score is its negative. What "accuracy" means follows from labels
             and outputs, as in ``compile(metrics=["accuracy"])``. A tuple of these gives

@@ -185,6 +185,11 @@ def doubling():
     return Doubling(inputs, layers.ReLU()(inputs))
 
 
+def skipping():
+    inputs = keras.Input((*SHAPE[:2], 4))
+    return keras.Model(inputs, layers.ReLU()(inputs))
+
+
 def normalizing():
     inputs = keras.Input((3,))
     return keras.Model(inputs, layers.Normalization(name="n")(inputs))
@@ -208,6 +213,8 @@ def nested():
             "3 widths in each.*'a_expand', with 2",
         ),
         (lambda: ElasticBlock([quantized("a")], bits="a"), "1 bits.*'a_conv1', with 2"),
+        (lambda: ElasticBlock([inverted("a", 3)], bits="ab"), "2 bits in the options"),
+        (lambda: ElasticBlock([skipping()], widths="ab"), "2 widths in the options"),
         (lambda: ElasticBlock([nested()], widths="ab"), "'a_project', inside another"),
         (
             lambda: ElasticQuantizedConv2D((4,), 3, bits=[(0, 2)]),

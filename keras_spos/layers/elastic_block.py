@@ -77,6 +77,7 @@ class ElasticBlock(BlockOfOptions):
                         f"block instead. Received: {layer.name!r} in an option."
                     )
             self._check_elastic_layers(option)
+        self._check_what_settings_decide()
         self.labels = labels_of(self.options, labels, "option")
         self.decision = decision or self.name
         if not self.decisions:
@@ -109,6 +110,19 @@ class ElasticBlock(BlockOfOptions):
                         f"some, as the block has. Received: {layer.name!r}, with "
                         f"{count}."
                     )
+
+    def _check_what_settings_decide(self):
+        """Refuses widths or bits that no layer has: paths would be the same network."""
+        layers = [x for option in self.options for x in option.layers]
+        elastic = [x for x in layers if isinstance(x, ElasticLayer)]
+        for kind in ("widths", "bits"):
+            labels = getattr(self, kind)
+            if labels and not any(hasattr(layer, kind) for layer in elastic):
+                raise ValueError(
+                    f"Expected elastic layers with {len(labels)} {kind} in the options "
+                    f"of a block with {kind} to choose from. Received: none in "
+                    f"{self.name!r}."
+                )
 
     @property
     def decisions(self):
