@@ -169,7 +169,7 @@ def test_tensors_that_tf2onnx_would_make_inputs_are_refused(tmp_path):
 def test_tensors_of_layers_are_constants_to_tf2onnx(tmp_path):
     learned = layers.Normalization()
     learned.adapt(np.random.default_rng(0).normal(3, 2, (20, 5, 4)))
-    model = model_of(learned, Shifted(), layers.GRU(3), shape=(5, 4))
+    model = model_of(learned, Shifted(), layers.RNN(layers.GRUCell(3)), shape=(5, 4))
     mean = learned.mean
     report = ks.to_onnx(model, tmp_path / "a.onnx")
     assert report.writer == "tf2onnx"
@@ -188,7 +188,8 @@ def test_images_of_any_size_if_nothing_is_compared(tmp_path):
 
 @pytest.mark.skipif(not TENSORFLOW, reason="tf2onnx traces TensorFlow")
 def test_gelu_beside_layers_that_only_tf2onnx_knows(tmp_path, capfd):
-    model = model_of(layers.GRU(3), layers.Dense(4, "gelu"), shape=(5, 4))
+    cell = layers.RNN(layers.GRUCell(3))
+    model = model_of(cell, layers.Dense(4, "gelu"), shape=(5, 4))
     assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "tf2onnx"
     assert "not supported" not in capfd.readouterr().err
 
@@ -217,7 +218,7 @@ def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
 def test_outputs_that_tf2onnx_writes_have_the_names_of_their_layers(tmp_path):
     image, words = keras.Input((4, 4, 3), name="image"), keras.Input((5, 3), name="b")
     x = [layers.UpSampling2D(n, name=f"up_{n}")(image) for n in range(1, 12)]
-    x.append(layers.LSTM(2, name="lstm")(words))  # A loop.
+    x.append(layers.RNN(layers.LSTMCell(2), name="lstm")(words))  # A loop.
     model = randomize(keras.Model([image, words], [*x, x[0], image]))
     report = ks.to_onnx(model, tmp_path / "a.onnx")
     assert report.writer == "tf2onnx"
@@ -293,7 +294,7 @@ def test_pieces_that_only_tf2onnx_knows(tmp_path, several):
     """An image is handed on with channels first, a sequence as it is."""
     image, words = keras.Input((8, 6, 4), name="left"), keras.Input((5, 3), name="b")
     x = layers.GroupNormalization(2)(layers.Conv2D(6, 3, strides=2)(image))
-    y = layers.GRU(4, return_sequences=True)(words)
+    y = layers.RNN(layers.GRUCell(4), return_sequences=True)(words)
     inputs, outputs = ([image, words], [x, y]) if several else (image, x)
     model = randomize(keras.Model(inputs, outputs))
     ends = [*(t.name for t in model.inputs), *model.output_names]

@@ -160,6 +160,66 @@ def sequence(x):
     return layers.GlobalMaxPooling1D()(x), layers.GlobalAveragePooling1D()(x)
 
 
+def recurrent(x):
+    """Every kind, forwards and backwards, and the gates of older GRUs."""
+    x = layers.Reshape((8, 42))(x)
+    x = layers.LSTM(5, return_sequences=True)(x)
+    y = layers.GRU(4, return_sequences=True, use_bias=False)(x)
+    return [
+        layers.LSTM(3, "softsign", "relu", use_bias=False, go_backwards=True)(y),
+        layers.GRU(3, reset_after=False, bias_initializer="random_normal")(y),
+        layers.GRU(3, go_backwards=True, bias_initializer="random_normal")(x),
+        layers.SimpleRNN(3, bias_initializer="random_normal")(x),
+        layers.Conv1D(2, 3)(y),
+    ]
+
+
+def both_ways(x):
+    x = layers.Reshape((8, 42))(x)
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
+    y = layers.Bidirectional(layers.GRU(3, return_sequences=True), "ave")(x)
+    apart = layers.Bidirectional(layers.SimpleRNN(2, return_sequences=True), None)
+    ways = layers.GRU(3), layers.LSTM(3, "tanh", "sigmoid", go_backwards=True)
+    return [
+        layers.Subtract()(list(apart(y))),
+        layers.Bidirectional(layers.LSTM(2), "sum")(y),
+        layers.Bidirectional(layers.GRU(2), "mul")(x),
+        layers.Bidirectional(layers.LSTM(2))(x),
+        layers.Bidirectional(ways[0], backward_layer=ways[1])(x),
+    ]
+
+
+def more_and_fewer_axes(x):
+    """Around a convolution, whose channels come first in the file."""
+    y = ops.expand_dims(layers.Conv2D(3, 1)(x), (1, -1))
+    z = layers.GlobalAveragePooling2D(keepdims=True)(ops.squeeze(y, (1, 5)))
+    return y, ops.squeeze(z, (1, -2)), ops.expand_dims(ops.squeeze(z, 1), -2)
+
+
+def operations(x):
+    """Functions instead of layers, before and after a convolution."""
+    y = ops.relu(layers.Conv2D(6, 1)(x))
+    z = ops.concatenate([ops.maximum(x, y), ops.minimum(y, 0.3)], axis=-1)
+    z = ops.reshape(z, (-1, 8, 7, 3, 4))
+    z = ops.transpose(z, (0, 1, 2, -1, 3))
+    return [
+        layers.Conv2D(2, 1)(ops.reshape(z, (-1, 8, 7, 12))),
+        ops.mean(y, (1, 2)),
+        ops.max(y, -1, keepdims=True),
+        ops.sum(y, 1),
+        ops.mean(ops.transpose(x, (0, 3, 2, 1)), -1),
+    ]
+
+
+def activations(x):
+    x = layers.Conv2D(4, 1)(x)
+    functions = ("gelu", "hard_sigmoid", "hard_silu", "relu6", "selu", "sigmoid")
+    functions += ("silu", "softplus", "softsign", "tanh")
+    outputs = [getattr(ops, name)(x) for name in functions]
+    outputs += [ops.gelu(x, approximate=False), ops.softmax(x, axis=1)]
+    return [*outputs, ops.leaky_relu(x, 0.3), ops.elu(x, 0.5)]
+
+
 def causal(x):
     """Of time, as in WaveNet, and back to more steps."""
     x = layers.Reshape((56, 6))(x)
@@ -207,6 +267,11 @@ MODELS = {
     "conv_groups": [layers.Conv2D(4, (3, 1), groups=2, activation="relu6")],
     "depthwise": [layers.DepthwiseConv2D((5, 5), 2, "same", depth_multiplier=2)],
     "causal": [causal],
+    "recurrent": [recurrent],
+    "both_ways": [both_ways],
+    "operations": [operations],
+    "functional_activations": [activations],
+    "more_and_fewer_axes": [more_and_fewer_axes],
     "transposed": [transposed],
     "u_net": [u_net],
     "norms": norms(-1),
@@ -233,6 +298,7 @@ MODELS = {
     "reshape": [layers.Conv2D(3, 1), layers.Reshape((4, -1, 6))],
     "squeeze_and_excite": [squeeze_and_excite],
     "slices": [lambda x: layers.Conv2D(3, 1)(x)[:, 1:, :-1:2, 1::2]],
+    "indices": [lambda x: layers.Conv2D(3, 1)(x)[:, 0, ::2, -1], lambda x: x[:, 2]],
     "ellipsis": [lambda x: x[..., :2], layers.Conv2D(2, 1)],
     "arithmetic": [lambda x: (x * 2 + x - 1.5) / 4],
     "mixed_layouts": [mixed_layouts],
@@ -267,7 +333,9 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_file_equals_model(name, tmp_path):
     model = model_of(*MODELS[name])
-    for opset in (13, 17, 21) if name in ("norms", "slices", "relu") else (17,):
+    for opset in (
+        (13, 17, 21) if name in ("norms", "slices", "relu", "operations") else (17,)
+    ):
         report = ks.to_onnx(model, tmp_path / "a.onnx", opset=opset, tolerance=3e-6)
         assert (report.writer, report.opset) == ("keras_spos", opset)
         assert list(report.inputs) == ["image"]
@@ -350,7 +418,14 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "activation 'relu'": layers.Dense(2, relu)(x),
         "threshold=1": layers.ReLU(threshold=1.0)(x),
         "training=True": layers.BatchNormalization()(x, training=True),
-        "only slices": x[:, 0],
+        "only indices, and slices": x[0],
+        "only indices, and slices with": x[:, ::-1],
+        "an axis before the batch": ops.expand_dims(x, 0),
+        "the batch becomes part": ops.reshape(x, (-1, 8)),
+        "the batch comes first": ops.transpose(x, (1, 0, 2, 3)),
+        "of all that is in a batch": ops.sum(x),
+        "initial=3": ops.max(x, 1, initial=3),
+        "the batch may be squeezed": ops.squeeze(x[:, :1]),
     }
     for message, outputs in cases.items():
         with pytest.raises(UnsupportedLayerError, match=message):
@@ -366,3 +441,22 @@ def test_what_cannot_be_written_is_named(tmp_path):
         keras.config.set_image_data_format("channels_last")
     with pytest.raises(UnsupportedLayerError, match="open size"):
         write(keras.Model(y := keras.Input((None, 4, 2)), layers.ReLU()(y)))
+
+
+def test_recurrent_layers_that_cannot_be_written():
+    gru, both = layers.GRU, layers.Bidirectional
+    back = {"return_sequences": True, "go_backwards": True}
+    forth = gru(2, return_sequences=True)
+    cases = {
+        "go_backwards=True with": gru(2, **back),
+        "GRU 'states': return_state=True": gru(2, return_state=True, name="states"),
+        "GRU 'kept': stateful=True": gru(2, stateful=True, name="kept"),
+        "activation 'relu6'": layers.LSTM(2, "relu6"),
+        "activation 'relu'": layers.SimpleRNN(2, relu),
+        "it holds a RNN": both(layers.RNN(layers.GRUCell(2))),
+        "its forward layer has": both(gru(2, **back), backward_layer=forth),
+    }
+    words = keras.Input((5, 3), 4)
+    for message, layer in cases.items():
+        with pytest.raises(UnsupportedLayerError, match=message):
+            write(keras.Model(words, layer(words)))

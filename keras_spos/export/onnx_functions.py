@@ -5,13 +5,9 @@ returns the output's ONNX name and the order of its axes (see `onnx_writer.Value
 list of these.
 """
 
-import itertools
-
 import keras
 import numpy as np
 from keras import layers
-from keras.src.ops import core
-from keras.src.ops import numpy as functions
 
 
 class UnsupportedLayerError(ValueError):
@@ -61,19 +57,24 @@ _ACTIVATIONS = {
 }
 
 
-def _slice(g, layer, shape, x, key):
+def slice_(g, layer, shape, x, key):
+    """Indices and slices of all axes but the batch."""
     key = key if isinstance(key, tuple) else (key,)
     if Ellipsis in key:
         at = key.index(Ellipsis)
         missing = (slice(None),) * (len(x.shape) - len(key) + 1)
         key = key[:at] + missing + key[at + 1 :]
-    rows = []
+    rows, indices = [], []
     for axis, item in enumerate(key):
         if item == slice(None):
             continue
+        if axis and isinstance(item, (int, np.integer)):
+            indices.append((axis, int(item)))
+            continue
         if axis == 0 or not isinstance(item, slice) or (item.step or 1) < 0:
             raise UnsupportedLayerError(
-                "only slices with positive steps, not of the batch, can be taken."
+                "only indices, and slices with positive steps, not of the batch, can "
+                "be taken."
             )
         start, stop, step = item.indices(x.shape[axis])
         rows.append((start, stop, x.order.index(axis), step))
@@ -82,42 +83,31 @@ def _slice(g, layer, shape, x, key):
         g.constant(np.array(column, "int64"), label)
         for column, label in zip(zip(*rows, strict=True), labels, strict=False)
     ]
-    return (g.add("Slice", [x.name, *columns]) if rows else x.name), x.order
+    name, order = x.name, x.order
+    if rows:
+        name = g.add("Slice", [name, *columns])
+    for axis, index in reversed(indices):  # Axes after one that is gone are others.
+        name, order = take(g, name, order, axis, index)
+    return name, order
 
 
-def _split(g, layer, shape, x):
-    """Several outputs: a list."""
-    axis = layer.axis % len(x.shape)
-    sections = layer.indices_or_sections
-    if isinstance(sections, int):
-        width = x.shape[axis] // sections
-        sections = [width * i for i in range(1, sections)]
-    everything = (slice(None),) * axis
-    bounds = [0, *sections, x.shape[axis]]
-    return [
-        _slice(g, layer, shape, x, (*everything, slice(*ends), Ellipsis))
-        for ends in itertools.pairwise(bounds)
-    ]
+def take(g, name, order, axis, index):
+    """One index of an axis of Keras' tensor, which is gone then."""
+    inputs = [name, g.constant(index, "index")]
+    name = g.add("Gather", inputs, axis=order.index(axis))
+    return name, tuple(a - (a > axis) for a in order if a != axis)
 
 
-def _unstack(g, layer, shape, x):
-    """Several outputs: a list."""
-    axis = layer.axis % len(x.shape)
-    if axis == 0:
-        raise UnsupportedLayerError("the batch cannot be taken apart.")
-    at = x.order.index(axis)
-    order = [a - (a > axis) for a in x.order if a != axis]
-    indices = [g.constant(i, "index") for i in range(x.shape[axis])]
-    return [(g.add("Gather", [x.name, i], axis=at), order) for i in indices]
-
-
-def _concatenate(g, layer, shape, values):
+def concatenate(g, layer, shape, values):
+    """Inputs one after the other, along the layer's axis."""
     order = values[0].order
     names = [g.arrange(value, order) for value in values]
     return g.add("Concat", names, axis=order.index(layer.axis % len(shape))), order
 
 
-def _merge(op_type):
+def merge(op_type):
+    """The writer of an operator between inputs, of which some may be numbers."""
+
     def write(g, layer, shape, values, *others):
         values = [*(values if isinstance(values, list) else [values]), *others]
         tensors = [value for value in values if hasattr(value, "order")]
@@ -182,7 +172,8 @@ def _flatten(g, layer, shape, x):
     return g.add("Flatten", [g.arrange(x, order)], axis=1), range(2)
 
 
-def _reshape(g, layer, shape, x):
+def reshape(g, layer, shape, x):
+    """To the shape of the output."""
     # Leading axes that stay may stay behind: [n, h, w, c] to [n, h, w, g, c / g] is
     # [n, c, h, w] to [n, g, c / g, h, w], the channel shuffle without a Transpose.
     kept = 1
@@ -217,11 +208,13 @@ def _relu(g, layer, shape, x):
     return name, x.order
 
 
-def _elu(g, layer, shape, x):
+def elu(g, layer, shape, x):
+    """ELU with the layer's slope."""
     return g.add("Elu", [x.name], alpha=float(layer.alpha)), x.order
 
 
-def _leaky_relu(g, layer, shape, x):
+def leaky_relu(g, layer, shape, x):
+    """ReLU with the layer's slope of negative numbers."""
     return g.add("LeakyRelu", [x.name], alpha=float(layer.negative_slope)), x.order
 
 
@@ -234,7 +227,7 @@ def _crop(g, layer, shape, x):
     ]
     if channels_first:
         ends = [slice(None), *ends]
-    return _slice(g, layer, shape, x, (slice(None), *ends, Ellipsis))
+    return slice_(g, layer, shape, x, (slice(None), *ends, Ellipsis))
 
 
 def _activation(g, layer, shape, x):
@@ -242,7 +235,8 @@ def _activation(g, layer, shape, x):
     return activate(g, function, x.name, x.order), x.order
 
 
-def _softmax(g, layer, shape, x):
+def softmax(g, layer, shape, x):
+    """Softmax along the layer's axis."""
     if not isinstance(layer.axis, int):
         raise UnsupportedLayerError(f"axis={layer.axis}.")
     axis = x.order.index(layer.axis % len(shape))
@@ -278,37 +272,29 @@ WRITERS = {
     },
     layers.Activation: _activation,
     layers.ActivityRegularization: _identity,
-    layers.Add: _merge("Add"),
+    layers.Add: merge("Add"),
     layers.AlphaDropout: _identity,
-    layers.Average: _merge("Add"),
-    layers.Concatenate: _concatenate,
+    layers.Average: merge("Add"),
+    layers.Concatenate: concatenate,
     layers.Cropping2D: _crop,
     layers.Dropout: _identity,
-    layers.ELU: _elu,
+    layers.ELU: elu,
     layers.Flatten: _flatten,
     layers.GaussianDropout: _identity,
     layers.GaussianNoise: _identity,
     layers.Identity: _identity,
-    layers.LeakyReLU: _leaky_relu,
-    layers.Maximum: _merge("Max"),
-    layers.Minimum: _merge("Min"),
-    layers.Multiply: _merge("Mul"),
+    layers.LeakyReLU: leaky_relu,
+    layers.Maximum: merge("Max"),
+    layers.Minimum: merge("Min"),
+    layers.Multiply: merge("Mul"),
     layers.Normalization: _normalize,
     layers.Permute: _permute,
     layers.ReLU: _relu,
     layers.Rescaling: _rescale,
-    layers.Reshape: _reshape,
-    layers.Softmax: _softmax,
+    layers.Reshape: reshape,
+    layers.Softmax: softmax,
     layers.SpatialDropout1D: _identity,
     layers.SpatialDropout2D: _identity,
     layers.SpatialDropout3D: _identity,
-    layers.Subtract: _merge("Sub"),
-    # What `x[..., ::2]`, `x + y` and their like are in a model's graph.
-    functions.Add: _merge("Add"),
-    functions.GetItem: _slice,
-    functions.Multiply: _merge("Mul"),
-    core.Unstack: _unstack,
-    functions.Split: _split,
-    functions.Subtract: _merge("Sub"),
-    functions.TrueDivide: _merge("Div"),
+    layers.Subtract: merge("Sub"),
 }

@@ -11,7 +11,12 @@ import numpy as np
 from keras import layers
 from keras.src.applications import convnext
 
-from keras_spos.export import onnx_functions, onnx_quantized
+from keras_spos.export import (
+    onnx_functions,
+    onnx_operations,
+    onnx_quantized,
+    onnx_recurrent,
+)
 from keras_spos.export.onnx_attention import attention
 from keras_spos.export.onnx_functions import UnsupportedLayerError, activate
 from keras_spos.layers import PACT, QuantizedConv2D
@@ -249,6 +254,8 @@ def _dense(g, layer, shape, x):
 
 WRITERS = {
     **onnx_functions.WRITERS,
+    **onnx_operations.WRITERS,
+    **onnx_recurrent.WRITERS,
     PACT: _pact,
     QuantizedConv2D: _quantized_convolution,
     layers.AveragePooling1D: _pool("AveragePool", count_include_pad=0),

@@ -1,0 +1,154 @@
+"""How operations of `keras.ops` are written in ONNX: a function for each of them.
+
+They are in a model's graph where a tensor is sliced, added to, or given to a function
+instead of a layer. See `onnx_functions`.
+"""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+from keras.src.ops import core, nn
+from keras.src.ops import numpy as functions
+
+from keras_spos.export.onnx_functions import (
+    UnsupportedLayerError,
+    activate,
+    concatenate,
+    elu,
+    leaky_relu,
+    merge,
+    reshape,
+    slice_,
+    softmax,
+    take,
+)
+
+
+def _split(g, layer, shape, x):
+    """Several outputs: a list."""
+    axis = layer.axis % len(x.shape)
+    sections = layer.indices_or_sections
+    if isinstance(sections, int):
+        width = x.shape[axis] // sections
+        sections = [width * i for i in range(1, sections)]
+    everything = (slice(None),) * axis
+    bounds = [0, *sections, x.shape[axis]]
+    return [
+        slice_(g, layer, shape, x, (*everything, slice(*ends), Ellipsis))
+        for ends in itertools.pairwise(bounds)
+    ]
+
+
+def _unstack(g, layer, shape, x):
+    """Several outputs: a list."""
+    axis = layer.axis % len(x.shape)
+    if axis == 0:
+        raise UnsupportedLayerError("the batch cannot be taken apart.")
+    return [take(g, x.name, x.order, axis, i) for i in range(x.shape[axis])]
+
+
+def _insert(g, layer, shape, x):
+    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
+    if any(axis % len(shape) == 0 for axis in axes):
+        raise UnsupportedLayerError("an axis before the batch.")
+    return reshape(g, layer, shape, x)
+
+
+def _squeeze(g, layer, shape, x):
+    # Without axes, a batch of one would be squeezed as well.
+    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
+    if any(axis is None or axis % len(x.shape) == 0 for axis in axes):
+        raise UnsupportedLayerError("the batch may be squeezed.")
+    return reshape(g, layer, shape, x)
+
+
+def _reshape(g, layer, shape, x):
+    if math.prod(shape[1:]) != math.prod(x.shape[1:]):
+        raise UnsupportedLayerError("the batch becomes part of another axis.")
+    return reshape(g, layer, shape, x)
+
+
+def _transpose(g, layer, shape, x):
+    if not layer.axes or layer.axes[0] != 0:
+        raise UnsupportedLayerError("the batch comes first.")
+    axes = [axis % len(shape) for axis in layer.axes]
+    return x.name, [axes.index(axis) for axis in x.order]
+
+
+def _reduce(op_type):
+    def write(g, layer, shape, x):
+        axes = [axis % len(x.shape) for axis in layer.axis or [0]]
+        if 0 in axes:
+            raise UnsupportedLayerError("of all that is in a batch.")
+        if getattr(layer, "initial", None) is not None:
+            raise UnsupportedLayerError(f"initial={layer.initial}.")
+        at = [x.order.index(axis) for axis in axes]
+        keep = {"keepdims": int(layer.keepdims)}
+        if g.opset >= 18 or op_type == "ReduceSum":
+            name = g.add(op_type, [x.name, g.constant(np.array(at), "axes")], **keep)
+        else:
+            name = g.add(op_type, [x.name], axes=at, **keep)
+        if layer.keepdims:
+            return name, x.order
+        left = [axis for axis in x.order if axis not in axes]
+        return name, [sorted(left).index(axis) for axis in left]
+
+    return write
+
+
+def _activation(name):
+    def write(g, layer, shape, x):
+        return activate(g, keras.activations.get(name), x.name, x.order), x.order
+
+    return write
+
+
+def _gelu(g, layer, shape, x):
+    if not layer.approximate:
+        return activate(g, keras.activations.gelu, x.name, x.order), x.order
+    # x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+    factors = {"cubic": 0.044715, "scale": (2 / math.pi) ** 0.5, "one": 1.0}
+    cubic, scale, one = (g.constant(value, key) for key, value in factors.items())
+    square = g.add("Mul", [x.name, x.name])
+    inner = g.add("Add", [g.add("Mul", [square, cubic]), one])
+    inner = g.add("Mul", [g.add("Mul", [x.name, scale]), inner])
+    gate = g.add("Add", [g.add("Tanh", [inner]), one])
+    half = g.add("Mul", [x.name, g.constant(0.5, "half")])
+    return g.add("Mul", [half, gate]), x.order
+
+
+WRITERS = {
+    core.Unstack: _unstack,
+    functions.Add: merge("Add"),
+    functions.Concatenate: concatenate,
+    functions.ExpandDims: _insert,
+    functions.GetItem: slice_,
+    functions.Max: _reduce("ReduceMax"),
+    functions.Maximum: merge("Max"),
+    functions.Mean: _reduce("ReduceMean"),
+    functions.Minimum: merge("Min"),
+    functions.Multiply: merge("Mul"),
+    functions.Reshape: _reshape,
+    functions.Split: _split,
+    functions.Squeeze: _squeeze,
+    functions.Subtract: merge("Sub"),
+    functions.Sum: _reduce("ReduceSum"),
+    functions.Tanh: _activation("tanh"),
+    functions.Transpose: _transpose,
+    functions.TrueDivide: merge("Div"),
+    nn.Elu: elu,
+    nn.Gelu: _gelu,
+    nn.HardSigmoid: _activation("hard_sigmoid"),
+    nn.HardSilu: _activation("hard_silu"),
+    nn.LeakyRelu: leaky_relu,
+    nn.Relu: _activation("relu"),
+    nn.Relu6: _activation("relu6"),
+    nn.Selu: _activation("selu"),
+    nn.Sigmoid: _activation("sigmoid"),
+    nn.Silu: _activation("silu"),
+    nn.Softmax: softmax,
+    nn.Softplus: _activation("softplus"),
+    nn.Softsign: _activation("softsign"),
+}
