@@ -198,7 +198,6 @@ def test_gelu_beside_layers_that_only_tf2onnx_knows(tmp_path, capfd):
 def test_other_layers_go_through_tf2onnx(tmp_path, capfd):
     graph = (
         layers.RandomFlip(),
-        layers.GroupNormalization(2),
         layers.UnitNormalization(),
     )
     model = model_of(*graph)
@@ -293,7 +292,7 @@ def test_a_piece_of_a_network_hands_images_on_as_runtimes_do(tmp_path):
 def test_pieces_that_only_tf2onnx_knows(tmp_path, several):
     """An image is handed on with channels first, a sequence as it is."""
     image, words = keras.Input((8, 6, 4), name="left"), keras.Input((5, 3), name="b")
-    x = layers.GroupNormalization(2)(layers.Conv2D(6, 3, strides=2)(image))
+    x = layers.UnitNormalization()(layers.Conv2D(6, 3, strides=2)(image))
     y = layers.RNN(layers.GRUCell(4), return_sequences=True)(words)
     inputs, outputs = ([image, words], [x, y]) if several else (image, x)
     model = randomize(keras.Model(inputs, outputs))

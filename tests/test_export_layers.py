@@ -103,6 +103,25 @@ def relu(x):
     return ops.maximum(x, 0.5)
 
 
+def causal_attention(x):
+    """Also where there are more queries than keys, and fewer."""
+    x = layers.RMSNormalization()(layers.Reshape((8, 42))(x))
+    x = layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
+    attend = layers.MultiHeadAttention(2, 3)
+    y, z = attend(x, x[:, 2:], use_causal_mask=True), layers.MultiHeadAttention(1, 2)
+    return [y, z(x[:, 3:], x, use_causal_mask=True), layers.Conv1D(2, 1)(y)]
+
+
+def group_norms(x):
+    x = layers.GroupNormalization(3)(x)
+    x = layers.GroupNormalization(2, epsilon=0.1, center=False)(layers.Conv2D(4, 1)(x))
+    x = layers.RMSNormalization(epsilon=0.1)(layers.Conv2D(4, 1)(x))
+    y = layers.GroupNormalization(-1, scale=False)(layers.Conv2D(4, 1)(x))
+    y = layers.GroupNormalization(4, axis=1)(y)
+    rows = layers.RMSNormalization([1, 2, 3])(layers.Conv2D(2, 1)(y))
+    return rows, layers.GroupNormalization(2)(layers.GlobalMaxPooling2D()(y))
+
+
 def attentions(x):
     """Self-attention, and that of other sizes, whose inputs come by name."""
     x = layers.Reshape((8, 42))(x)
@@ -281,7 +300,9 @@ MODELS = {
         layers.LayerNormalization(epsilon=0.1),
         layers.LayerNormalization([-1, 1, 2], center=False, scale=False),
     ],
+    "group_norms": [group_norms],
     "attentions": [attentions],
+    "causal_attention": [causal_attention],
     "sequence": [sequence],
     "normalizations": [normalizations],
     "norm_alone": [layers.BatchNormalization()],
@@ -334,7 +355,9 @@ MODELS = {
 def test_file_equals_model(name, tmp_path):
     model = model_of(*MODELS[name])
     for opset in (
-        (13, 17, 21) if name in ("norms", "slices", "relu", "operations") else (17,)
+        (13, 17, 21)
+        if name in ("norms", "slices", "relu", "operations", "group_norms")
+        else (17,)
     ):
         report = ks.to_onnx(model, tmp_path / "a.onnx", opset=opset, tolerance=3e-6)
         assert (report.writer, report.opset) == ("keras_spos", opset)
@@ -409,7 +432,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
         ),
         "must have three axes": layers.MultiHeadAttention(2, 3)(x, x),
         "called with other arguments": layers.MultiHeadAttention(2, 3)(
-            *[layers.Reshape((16, 2))(x)] * 2, use_causal_mask=True
+            *[layers.Reshape((16, 2))(x)] * 2, attention_mask=np.eye(16)
         ),
         "masked' is called with other arguments": layers.GlobalAveragePooling1D(
             name="masked"

@@ -8,8 +8,8 @@ from keras_spos.export.onnx_functions import UnsupportedLayerError
 _PLAIN = (0, 1, 2)
 
 
-def attention(g, layer, shape, query, value, key=None):
-    """Writes a call without masks of `MultiHeadAttention`; see `onnx_layers`."""
+def attention(g, layer, shape, query, value, key=None, use_causal_mask=False):
+    """Writes a call without other masks of `MultiHeadAttention`; see `onnx_layers`."""
     key = value if key is None else key
     if any(len(x.shape) != 3 for x in (query, value, key)) or len(shape) != 3:
         raise UnsupportedLayerError("its inputs and output must have three axes.")
@@ -22,6 +22,9 @@ def attention(g, layer, shape, query, value, key=None):
     values = _heads(g, layer.value_dense, value, "value", (0, 2, 1, 3))
     scale = g.constant(layer.key_dim**-0.5, "scale")
     scores = g.add("MatMul", [g.add("Mul", [queries, scale]), keys])
+    if use_causal_mask:  # No query meets keys that come after it.
+        later = np.triu(np.full((query.shape[1], value.shape[1]), -1e9), 1)
+        scores = g.add("Add", [scores, g.constant(later, "causal_mask")])
     met = g.add("MatMul", [g.add("Softmax", [scores], axis=-1), values])
     met = g.add("Transpose", [met], perm=[0, 2, 1, 3])
     width = layer.num_heads * layer.value_dim

@@ -132,6 +132,15 @@ def merge(op_type):
     return write
 
 
+def reduced(g, op_type, name, order, axes, keepdims):
+    """A mean, maximum or sum over axes of Keras' tensor."""
+    at = [order.index(axis) for axis in axes]
+    keep = {"keepdims": int(keepdims)}
+    if g.opset >= 18 or op_type == "ReduceSum":
+        return g.add(op_type, [name, g.constant(np.array(at), "axes")], **keep)
+    return g.add(op_type, [name], axes=at, **keep)
+
+
 def numbers(value, order):
     """One number, or an array that is broadcast as Keras does, such as positions."""
     array = np.asarray(keras.ops.convert_to_numpy(value), "float32")

@@ -1,4 +1,4 @@
-"""How layers that convolve, pool, normalize or multiply are written in ONNX.
+"""How layers that convolve, pool, pad or multiply are written in ONNX.
 
 A function takes the graph, the layer, its output's Keras shape and its inputs, and
 returns the output's ONNX name and the order of its axes (see `onnx_writer.Value`).
@@ -9,10 +9,10 @@ import math
 import keras
 import numpy as np
 from keras import layers
-from keras.src.applications import convnext
 
 from keras_spos.export import (
     onnx_functions,
+    onnx_norms,
     onnx_operations,
     onnx_quantized,
     onnx_recurrent,
@@ -167,44 +167,6 @@ def _global_pool(op_type):
     return write
 
 
-def _norm(g, layer, shape, x):
-    axis = layer.axis % len(shape)
-    order = (0, axis, *(i for i in range(1, len(shape)) if i != axis))
-    size = shape[axis]
-    constants = [
-        g.constant(layer.gamma if layer.scale else np.ones(size), "gamma"),
-        g.constant(layer.beta if layer.center else np.zeros(size), "beta"),
-        g.constant(layer.moving_mean, "mean"),
-        g.constant(layer.moving_variance, "variance"),
-    ]
-    inputs = [g.arrange(x, order), *constants]
-    return g.add("BatchNormalization", inputs, epsilon=layer.epsilon), order
-
-
-def _layer_norm(g, layer, shape, x):
-    axes = sorted(axis % len(shape) for axis in layer.axis)
-    if axes != list(range(axes[0], len(shape))):
-        raise UnsupportedLayerError(f"axis={layer.axis}, which are not the last.")
-    if layer.rms_scaling:
-        raise UnsupportedLayerError("rms_scaling=True.")
-    if g.opset < 17:
-        raise UnsupportedLayerError(f"it needs opset >= 17. Received: opset={g.opset}.")
-    plain = tuple(range(len(shape)))
-    size = shape[axes[0] :]
-    inputs = [
-        g.arrange(x, plain),
-        g.constant(layer.gamma if layer.scale else np.ones(size), "gamma"),
-        g.constant(layer.beta if layer.center else np.zeros(size), "beta"),
-    ]
-    name = g.add("LayerNormalization", inputs, axis=axes[0], epsilon=layer.epsilon)
-    return name, plain
-
-
-def _layer_scale(g, layer, shape, x):
-    gamma = onnx_functions.numbers(layer.gamma, x.order)
-    return g.add("Mul", [x.name, g.constant(gamma, "gamma")]), x.order
-
-
 def _zero_padding(g, layer, shape, x):
     order = _channels_first(layer, x)
     begins, ends = zip(*layer.padding, strict=True)
@@ -254,13 +216,13 @@ def _dense(g, layer, shape, x):
 
 WRITERS = {
     **onnx_functions.WRITERS,
+    **onnx_norms.WRITERS,
     **onnx_operations.WRITERS,
     **onnx_recurrent.WRITERS,
     PACT: _pact,
     QuantizedConv2D: _quantized_convolution,
     layers.AveragePooling1D: _pool("AveragePool", count_include_pad=0),
     layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
-    layers.BatchNormalization: _norm,
     layers.Conv1D: _convolution,
     layers.Conv1DTranspose: _transposed,
     layers.Conv2D: _convolution,
@@ -273,8 +235,6 @@ WRITERS = {
     layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
     layers.GlobalMaxPooling1D: _global_pool("GlobalMaxPool"),
     layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
-    layers.LayerNormalization: _layer_norm,
-    convnext.LayerScale: _layer_scale,
     layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
     layers.MultiHeadAttention: attention,

@@ -8,7 +8,6 @@ import itertools
 import math
 
 import keras
-import numpy as np
 from keras.src.ops import core, nn
 from keras.src.ops import numpy as functions
 
@@ -19,6 +18,7 @@ from keras_spos.export.onnx_functions import (
     elu,
     leaky_relu,
     merge,
+    reduced,
     reshape,
     slice_,
     softmax,
@@ -84,12 +84,7 @@ def _reduce(op_type):
             raise UnsupportedLayerError("of all that is in a batch.")
         if getattr(layer, "initial", None) is not None:
             raise UnsupportedLayerError(f"initial={layer.initial}.")
-        at = [x.order.index(axis) for axis in axes]
-        keep = {"keepdims": int(layer.keepdims)}
-        if g.opset >= 18 or op_type == "ReduceSum":
-            name = g.add(op_type, [x.name, g.constant(np.array(at), "axes")], **keep)
-        else:
-            name = g.add(op_type, [x.name], axes=at, **keep)
+        name = reduced(g, op_type, x.name, x.order, axes, layer.keepdims)
         if layer.keepdims:
             return name, x.order
         left = [axis for axis in x.order if axis not in axes]
