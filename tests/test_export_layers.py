@@ -230,6 +230,16 @@ def operations(x):
     ]
 
 
+def attention_by_hand(x):
+    """Products of tensors, and of numbers; an einsum and a product of matrices."""
+    x = ops.reshape(layers.Conv2D(4, 1)(x), (-1, 56, 4))
+    scores = ops.einsum("nqc,nkc->nqk", x, ops.sqrt(ops.square(x) + 0.1))
+    total = ops.exp(-ops.absolute(scores))
+    y = ops.matmul(total / ops.sum(total, -1, keepdims=True), x)
+    rows = np.linspace(-1, 1, 2 * 56, dtype="float32").reshape(2, 56)
+    return ops.log(ops.square(y) + 1), ops.matmul(rows, y), y @ rows.reshape(4, 28)
+
+
 def activations(x):
     x = layers.Conv2D(4, 1)(x)
     functions = ("gelu", "hard_sigmoid", "hard_silu", "relu6", "selu", "sigmoid")
@@ -289,6 +299,7 @@ MODELS = {
     "recurrent": [recurrent],
     "both_ways": [both_ways],
     "operations": [operations],
+    "attention_by_hand": [attention_by_hand],
     "functional_activations": [activations],
     "more_and_fewer_axes": [more_and_fewer_axes],
     "transposed": [transposed],

@@ -8,6 +8,8 @@ import itertools
 import math
 
 import keras
+import numpy as np
+from keras import ops
 from keras.src.ops import core, nn
 from keras.src.ops import numpy as functions
 
@@ -77,6 +79,31 @@ def _transpose(g, layer, shape, x):
     return x.name, [axes.index(axis) for axis in x.order]
 
 
+def _product(g, layer, shape, *values):
+    """Of matrices, or what an einsum says; some may be numbers."""
+    names = [
+        g.arrange(value, range(len(value.shape)))
+        if hasattr(value, "order")
+        else g.constant(np.asarray(ops.convert_to_numpy(value), "float32"), "numbers")
+        for value in values
+    ]
+    einsum = isinstance(layer, functions.Einsum)
+    settings = {"equation": layer.subscripts} if einsum else {}
+    name = g.add("Einsum" if einsum else "MatMul", names, **settings)
+    return name, range(len(shape))
+
+
+def _of_each(op_type):
+    def write(g, layer, shape, x):
+        return g.add(op_type, [x.name]), x.order
+
+    return write
+
+
+def _square(g, layer, shape, x):
+    return g.add("Mul", [x.name, x.name]), x.order
+
+
 def _reduce(op_type):
     def write(g, layer, shape, x):
         axes = [axis % len(x.shape) for axis in layer.axis or [0]]
@@ -116,17 +143,25 @@ def _gelu(g, layer, shape, x):
 
 WRITERS = {
     core.Unstack: _unstack,
+    functions.Absolute: _of_each("Abs"),
     functions.Add: merge("Add"),
     functions.Concatenate: concatenate,
+    functions.Einsum: _product,
+    functions.Exp: _of_each("Exp"),
     functions.ExpandDims: _insert,
     functions.GetItem: slice_,
+    functions.Log: _of_each("Log"),
+    functions.Matmul: _product,
     functions.Max: _reduce("ReduceMax"),
     functions.Maximum: merge("Max"),
     functions.Mean: _reduce("ReduceMean"),
     functions.Minimum: merge("Min"),
     functions.Multiply: merge("Mul"),
+    functions.Negative: _of_each("Neg"),
     functions.Reshape: _reshape,
     functions.Split: _split,
+    functions.Sqrt: _of_each("Sqrt"),
+    functions.Square: _square,
     functions.Squeeze: _squeeze,
     functions.Subtract: merge("Sub"),
     functions.Sum: _reduce("ReduceSum"),
