@@ -106,6 +106,32 @@ def test_a_slice_trains_like_a_layer_of_its_size(make, tolerance, recompute):
     assert outside > 50
 
 
+class Interrupted(keras.optimizers.SGD):
+    """Is stopped at the second weight that it updates."""
+
+    updates = 0
+
+    def update_step(self, *args):
+        self.updates += 1
+        if self.updates == 2:
+            raise KeyboardInterrupt
+        super().update_step(*args)
+
+
+def test_what_lies_outside_of_slices_outlives_an_interruption():
+    net = net_of(elastic_block())
+    net.sampler = FromList([(0,)])
+    net.compile(Interrupted(0.1, momentum=0.9, global_clipnorm=1.0), cross_entropy())
+    net.optimizer.build(net.trainable_variables)
+    (block,) = net.searchable_layers
+    variables = [*block.weights, *slots_of(net.optimizer, block.trainable_weights)]
+    before = values(variables)
+    with pytest.raises(KeyboardInterrupt):
+        net.train_on_batch(*data(6))
+    for variable, old, new in zip(variables, before, values(variables), strict=True):
+        np.testing.assert_array_equal(new, old, variable.path)
+
+
 def test_a_slice_lies_within_its_variable():
     variable = keras.Variable(np.zeros((3, 4)))
     for shape in ((3,), (3, 5), (0, 2)):

@@ -105,13 +105,18 @@ def keeping_outside(runner, optimizer, parts):
         keras.ops.where(mask, old, keras.ops.zeros_like(old))
         for (_, mask), old in zip(kept, before, strict=True)
     ]
-    runner.write(variables, alone)
-    yield
-    after = runner.read(variables)
-    runner.write(
-        variables,
-        [
-            keras.ops.where(mask, new, old)
-            for (_, mask), new, old in zip(kept, after, before, strict=True)
-        ],
-    )
+    try:
+        runner.write(variables, alone)
+        yield
+        after = runner.read(variables)
+        runner.write(
+            variables,
+            [
+                keras.ops.where(mask, new, old)
+                for (_, mask), new, old in zip(kept, after, before, strict=True)
+            ],
+        )
+    except BaseException:
+        # Whatever stopped it, such as Ctrl-C: no zeros stay where others' weights were.
+        runner.write(variables, before)
+        raise
