@@ -1,10 +1,12 @@
 """Layers that the engine runs in its own way on JAX compute what Keras computes."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from models import OTHER_NORMS, plain_model
+from models import OTHER_NORMS, cross_entropy, data, plain_model, small_net
 
 from keras_spos.engine.steps import cut
 
@@ -152,3 +154,18 @@ def test_the_backward_pass_keeps_what_convolutions_and_pooling_give():
     assert len(own & weights) == len(weights) - 1  # The last bias has no part in it.
     everything = {a.unsafe_buffer_pointer() for a in jax.tree.leaves(pullback)}
     assert not everything & weights
+
+
+def test_what_was_compiled_for_a_supernet_goes_with_it():
+    def left():
+        net = small_net()
+        # Of weights that are updated together, gradients are functions of their own.
+        optimizer = keras.optimizers.SGD(0.1, global_clipnorm=1.0)
+        net.compile(optimizer, cross_entropy())
+        net.train_on_batch(*data(4))
+        del net, optimizer
+        gc.collect()
+        return len(jax.devices()[0].client.live_executables())
+
+    first = left()
+    assert left() <= first

@@ -30,7 +30,8 @@ class Runner:
         self._jit = jax.jit if jit_compile else lambda f: f
         self._substitutes = jax_lean.substitutes(jit_compile)
         self._cache = {}
-        self._pullback = self._jit(pull)
+        # Of this runner's own: what JAX compiles is kept as long as the function is.
+        self._pullback = self._jit(lambda *given: pull(*given))
 
     def queueing(self):
         """Nothing to do: JAX queues what it runs."""
