@@ -86,6 +86,19 @@ def test_what_other_callbacks_remember_goes_on(tmp_path, make, length):
         assert_same(beside(tmp_path / "stopped", make(), epochs=9), never)
 
 
+def test_a_schedule_from_the_rate_before_is_not_applied_twice(tmp_path):
+    """An epoch that goes on begins again for callbacks that were applied to it."""
+
+    def make():
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)]
+
+    never = beside(tmp_path / "never", make())
+    for stop in (5, 6):  # Within the second epoch and the third.
+        with pytest.raises(KeyboardInterrupt):
+            beside(tmp_path / "killed", make(), stop=stop, save_freq=1)
+    assert_same(beside(tmp_path / "killed", make(), save_freq=1), never)
+
+
 def test_what_another_callback_stopped_goes_on(tmp_path):
     class StopAt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

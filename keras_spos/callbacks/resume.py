@@ -34,6 +34,7 @@ class Resume(keras.callbacks.Callback):
     Put it last in the list of callbacks, as it saves what the others have logged. What
     `fit` shuffles itself (arrays, with ``shuffle=True``, its default) comes in another
     order after a kill: pass ``shuffle=False``, or `data` made by `keras_spos.data`.
+    With ``steps_per_epoch``, data begins again at its first batch when a run goes on.
 
     Args:
         directory: A folder for this run's checkpoints and nothing else.
@@ -152,6 +153,7 @@ class Resume(keras.callbacks.Callback):
         model._initial_epoch = epochs if data.get("stopped") else data["epoch"]
         if data["batch"]:
             self._begun = data["batch"], data["batch_logs"], groups["metrics"]
+            self._rate_within = data["current_learning_rate"]
 
     def _restore_beside(self, groups, data):
         # Checkpoints of earlier versions have none.
@@ -181,6 +183,12 @@ class Resume(keras.callbacks.Callback):
         self._epoch = epoch
         self._done = 0
         if self._begun is not None:
+            # Other callbacks have begun this epoch once more: a LearningRateScheduler
+            # whose rate follows from the one before would apply it twice.
+            if self._rate_within is not None:
+                optimizer = self.model.optimizer
+                optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+                optimizer.learning_rate = self._rate_within
             self._skip(*self._begun)
             self._begun = None
 
