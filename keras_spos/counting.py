@@ -10,6 +10,7 @@ import inspect
 import keras
 import numpy as np
 from keras import layers
+from keras.src.ops.nn import DotProductAttention
 
 from keras_spos.costs import Block, CostTable
 from keras_spos.dependence import check_none_is_left_out
@@ -23,8 +24,8 @@ from keras_spos.signatures import signature
 def flops_table(net):
     """Multiply-adds of every path of a supernet for one input.
 
-    Those of convolutions, dense and recurrent layers and multi-head attention, as SPOS
-    counts FLOPs: no batch norm, no activation, no bias.
+    Those of convolutions, dense and recurrent layers, attention and products of
+    matrices, as SPOS counts FLOPs: no batch norm, no activation, no bias.
 
     Args:
         net: A `Supernet` with fixed image size.
@@ -179,7 +180,7 @@ def _computed_on(node):
     # Keras takes `training` for any layer, and does not hand it on to all.
     named = {k: v for k, v in node.arguments.kwargs.items() if k in call.parameters}
     given = call.bind_partial(*node.arguments.args, **named).arguments
-    if isinstance(node.operation, layers.MultiHeadAttention):
+    if isinstance(node.operation, (layers.MultiHeadAttention, DotProductAttention)):
         return [given["query"], given["value"]]
     first = next(iter(given.values()), [])
     tensors = [x for x in keras.tree.flatten(first) if hasattr(x, "shape")]

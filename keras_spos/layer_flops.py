@@ -3,13 +3,16 @@
 import math
 
 from keras import layers
+from keras.src.ops.nn import DotProductAttention
+from keras.src.ops.numpy import Einsum, Matmul
 
 
 def layer_flops(layer, input_shape, output_shape):
     """Multiply-adds of a layer for one input.
 
     Args:
-        layer: A built layer; an operation without weights counts as 0.
+        layer: A built layer; an operation without weights, if it is no product of
+            tensors, counts as 0.
         input_shape: The shape of what it computes on, its first argument; a list of
             those of several, and of attention's query and value.
         output_shape: The shape of its output; a list of those of several.
@@ -28,12 +31,16 @@ def layer_flops(layer, input_shape, output_shape):
                 )
             return flops
     if any(len(w.shape) > 1 for w in getattr(layer, "weights", ())):
-        raise ValueError(
-            f"Don't know how to count the multiply-adds of {type(layer).__name__} "
-            f"({layer.name!r}). Register a counter: keras_spos.register_flops(type, "
-            "function of (layer, input shape, output shape))."
-        )
+        raise _unknown(layer)
     return 0
+
+
+def _unknown(layer):
+    return ValueError(
+        f"Don't know how to count the multiply-adds of {type(layer).__name__} "
+        f"({layer.name!r}). Register a counter: keras_spos.register_flops(type, "
+        "function of (layer, input shape, output shape))."
+    )
 
 
 def register_flops(layer_type, count):
@@ -124,12 +131,46 @@ def _attention(layer, input_shapes, output_shape):
     return projections + queries * met * products
 
 
+def _products(layer, input_shapes, output_shape):
+    """Attention without projections: of each query with each key, and with values."""
+    query_shape, value_shape = input_shapes[:2]
+    heads = _product(query_shape[2:-1])  # One, where there is no axis for them.
+    sizes = query_shape[-1] + value_shape[-1]
+    return _times(query_shape[1], value_shape[1], heads, sizes)
+
+
+def _dot(layer, input_shapes, output_shape):
+    axis = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
+    return _times(_product(output_shape[1:]), input_shapes[0][axis])
+
+
+def _matmul(layer, input_shape, output_shape):
+    """Each number of the output is a sum over the last axis of the first tensor."""
+    return _times(_product(output_shape[1:]), input_shape[-1])
+
+
+def _einsum_of_tensors(layer, input_shapes, output_shape):
+    """Every combination of the indices is a multiply-add, but of the batch."""
+    given, _, result = layer.subscripts.partition("->")
+    if "," not in given:
+        return 0
+    if "." in given or not result:
+        raise _unknown(layer)
+    names = given.replace(",", "")
+    sizes = dict(zip(names, sum(map(tuple, input_shapes), ()), strict=True))
+    return _product(size for name, size in sizes.items() if name != result[0])
+
+
 def _nothing(layer, input_shape, output_shape):
     return 0
 
 
 # A grouped kernel's shape already holds input channels per group.
 _FLOPS = {
+    DotProductAttention: _products,
+    Einsum: _einsum_of_tensors,
+    Matmul: _matmul,
+    layers.Attention: _products,
     layers.Bidirectional: _bidirectional,
     layers.Conv1D: _kernel,
     layers.Conv1DTranspose: _transposed,
@@ -140,6 +181,7 @@ _FLOPS = {
     layers.Dense: _kernel,
     layers.DepthwiseConv1D: _kernel,
     layers.DepthwiseConv2D: _kernel,
+    layers.Dot: _dot,
     layers.EinsumDense: _einsum,
     layers.Embedding: _nothing,
     layers.GRU: _recurrent,

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import small_net
 
 from keras_spos import (
@@ -289,6 +289,50 @@ def test_attention_over_some_axes():
     # Each of 35 queries meets the 7 keys of its row.
     counted = count_flops(keras.Model(x, layer(x, x)))
     assert counted == 35 * kernels + 35 * 7 * 2 * (3 + 3)
+
+
+def by_hand(kind):
+    """Attention of 5 queries of 6 numbers and 7 keys and values, without weights."""
+    query, value = keras.Input((5, 6)), keras.Input((7, 6))
+    if kind == "layer":
+        return [query, value], layers.Attention()([query, value])
+    if kind == "additive layer":
+        return [query, value], layers.AdditiveAttention()([query, value])
+    if kind == "dot_product_attention":
+        heads = [layers.Reshape((-1, 2, 3))(x) for x in (query, value, value)]
+        return [query, value], ops.dot_product_attention(*heads)
+    if kind == "Dot":
+        scores = layers.Dot((2, 2))([query, value])
+        return [query, value], layers.Dot((2, 1))([ops.softmax(scores), value])
+    if kind == "einsum":
+        scores = ops.einsum("bqc,bkc->bqk", query, value)
+        return [query, value], ops.einsum("bqk,bkc->bqc", scores, value)
+    scores = ops.softmax(query @ ops.transpose(value, (0, 2, 1)))
+    return [query, value], ops.matmul(scores, value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["layer", "additive layer", "dot_product_attention", "Dot", "einsum", "matmul"],
+)
+def test_attention_without_weights(kind):
+    assert count_flops(keras.Model(*by_hand(kind))) == 5 * 7 * 6 * 2
+
+
+def test_attention_to_values_of_another_size():
+    inputs = [keras.Input(shape) for shape in ((5, 6), (7, 4), (7, 6))]
+    counted = keras.Model(inputs, layers.Attention()(inputs))
+    assert count_flops(counted) == 5 * 7 * (6 + 4)
+
+
+def test_products_with_what_is_no_tensor_of_the_graph():
+    x = keras.Input((5, 6))
+    matrix = np.ones((4, 5), "float32")
+    assert count_flops(keras.Model(x, ops.matmul(matrix, x))) == 4 * 5 * 6
+    assert count_flops(keras.Model(x, ops.einsum("ij,bjc->bic", matrix, x))) == 120
+    assert count_flops(keras.Model(x, ops.einsum("bjc->bcj", x))) == 0
+    with pytest.raises(ValueError, match="multiply-adds of Einsum.*register_flops"):
+        count_flops(keras.Model(x, ops.einsum("ij,...jc->...ic", matrix, x)))
 
 
 def test_unknown_layer_with_weights():
