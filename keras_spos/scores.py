@@ -53,6 +53,7 @@ def check_metric(metric, net, labels):
                 f"Metric {metric!r} needs an output for each class. Received: outputs "
                 f"of shape {net.outputs[0].shape}."
             )
+        _check_labels(labels, kind, net.outputs[0].shape)
     else:
         found = keras.metrics.get(metric)
         if not isinstance(found, keras.metrics.Metric):
@@ -66,6 +67,19 @@ def check_metric(metric, net, labels):
                 f"{type(found).__name__}, of which the lowest is. Compile the supernet "
                 'with it as its loss, and pass metric="loss".'
             )
+
+
+def _check_labels(labels, kind, outputs):
+    """Refuses classes that no output stands for, such as those numbered from one."""
+    # Of pixels, one label more often says that there is no class.
+    if kind == "one-hot" or len(outputs) > 2:
+        return
+    classes = 2 if kind == "binary" else outputs[-1]
+    if not np.all(np.isin(labels, np.arange(classes))):
+        raise ValueError(
+            f"Expected validation labels of 0 to {classes - 1}. Received: "
+            f"{labels.min()} to {labels.max()}"
+        )
 
 
 def _is_error(metric):

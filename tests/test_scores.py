@@ -72,6 +72,34 @@ def test_accuracy_is_keras_accuracy(outputs, labels):
         assert score == pytest.approx(expected) and 0 < score < 1
 
 
+@pytest.mark.parametrize(
+    "classes, labels, expected",
+    [
+        (4, [1, 2, 3, 4], "0 to 3. Received: 1 to 4"),
+        (4, [-1, 0, 1, 2], "0 to 3. Received: -1 to 2"),
+        (4, [0, 1, 2, 2.5], "0 to 3. Received: 0.0 to 2.5"),
+        (1, [[-1], [1]], "0 to 1. Received: -1 to 1"),
+    ],
+)
+def test_labels_that_no_output_stands_for(classes, labels, expected):
+    """Numbered from one, say: their images would be wrong on every path."""
+    inputs = keras.Input((3,))
+    dense = [keras.layers.Dense(classes) for _ in "ab"]
+    net = Supernet(inputs, ChoiceBlock(dense, "ab")(inputs))
+    x = np.zeros((len(labels), 3), "float32")
+    for metric in ("accuracy", "top5") if classes > 1 else ("accuracy",):
+        with pytest.raises(ValueError, match=expected):
+            Evaluator(net, x, (x, np.array(labels)), metric=metric)
+
+
+def test_a_label_of_pixels_that_are_not_classified():
+    inputs = keras.Input((2, 3))
+    dense = [keras.layers.Dense(4) for _ in "ab"]
+    net = Supernet(inputs, ChoiceBlock(dense, "ab")(inputs))
+    x, y = np.zeros((5, 2, 3), "float32"), np.full((5, 2), 255)
+    assert Evaluator(net, x, (x, y))([(0,)]) == 0
+
+
 def test_names_that_keras_numbers_are_no_identity():
     function = keras.metrics.sparse_categorical_accuracy
     identities = set()
