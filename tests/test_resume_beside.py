@@ -99,6 +99,25 @@ def test_a_schedule_from_the_rate_before_is_not_applied_twice(tmp_path):
     assert_same(beside(tmp_path / "killed", make(), save_freq=1), never)
 
 
+def test_batches_of_another_size_are_not_those_that_were_done(tmp_path):
+    def run(steps, save_freq, stop=None):
+        folder = tmp_path / str(save_freq)
+        callbacks = [ks.callbacks.Resume(folder, save_freq=save_freq)]
+        callbacks = [Stop(stop), *callbacks] if stop else callbacks
+        net = dense_net()
+        net.compile(loss=cross_entropy())
+        x, y = small_data(12, (3,))
+        options = {"batch_size": 12 // steps, "epochs": 3, "verbose": 0}
+        net.fit(x, y, shuffle=False, callbacks=callbacks, **options)
+
+    for save_freq in (1, "epoch"):
+        with pytest.raises(KeyboardInterrupt):
+            run(3, save_freq, stop=6)
+    with pytest.raises(ValueError, match="differs in: batches an epoch: 3 there, 2 h"):
+        run(2, 1)
+    run(2, "epoch")  # An epoch that begins may have any.
+
+
 def test_what_another_callback_stopped_goes_on(tmp_path):
     class StopAt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -125,6 +125,9 @@ class Resume(keras.callbacks.Callback):
         known = data["learning_rate"], data["current_learning_rate"]
         if self._learning_rate not in known:
             wrong.append(f"learning rate: {known[0]} there, {self._learning_rate} here")
+        steps = data.get("steps"), self.params.get("steps")
+        if data["batch"] and None not in steps and steps[0] != steps[1]:
+            wrong.append(f"batches an epoch: {steps[0]} there, {steps[1]} here")
         if wrong:
             raise ValueError(
                 f"Checkpoint {data['file']} belongs to another training. It differs "
@@ -232,6 +235,7 @@ class Resume(keras.callbacks.Callback):
             "current_learning_rate": learning_rate(model.optimizer),
             "logs": self.logs,
             "batch_logs": logs,
+            "steps": self.params.get("steps"),
             "also": [callback.get_state() for callback in self.also],
             "beside": states,
             # Another callback may stop for a while, such as at a time limit.
