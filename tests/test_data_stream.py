@@ -172,6 +172,25 @@ def test_look_ahead_never_mixes_epochs_and_repeats_failures():
     assert max(most) == 9
 
 
+@pytest.mark.parametrize("batches", [2, 6])
+def test_threads_end_with_the_pass_that_they_read_for(arrays, batches):
+    train = data.training(arrays, 8, workers=2)
+    for number in range(2):
+        others = threading.enumerate()
+        train.set_epoch(number)
+        batch = iter(train)
+        read = [next(batch) for _ in range(batches)]
+        mine = set(threading.enumerate()) - set(others)
+        assert mine
+        if batches == 6:
+            assert next(batch, None) is None
+        del batch  # As one that is left half way is.
+        for thread in mine:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert_same(epoch(train, number)[:batches], read)
+
+
 def test_what_was_made_ahead_of_a_failure_is_made_again():
     broken = threading.Event()
     broken.set()

@@ -51,7 +51,24 @@ class LookAhead:
         except BaseException:
             # What failed may have failed those that are under way too.
             with self._lock:
-                for other in self._futures.values():
-                    other.cancel()
-                self._futures.clear()
+                self._forget()
             raise
+
+    def close(self):
+        """Ends the threads, unless another reader is at it; `get` starts new ones."""
+        # It may be called wherever Python collects a reader that was left half way,
+        # even inside of `get`.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._forget()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False)  # What was asked for is still made.
+                self._pool = None
+        finally:
+            self._lock.release()
+
+    def _forget(self):
+        for future in self._futures.values():
+            future.cancel()
+        self._futures.clear()

@@ -98,11 +98,15 @@ class Stream(keras.utils.PyDataset, DataAdapter):
     def __iter__(self):
         """Iterates over the epoch that is current when the first batch is read."""
         epoch = self.epoch
-        for index in range(self._length):
-            batch = self._ahead.get(epoch, index, self._length)
-            if index == self._length - 1 and epoch == self.epoch:
-                self._finished = True
-            yield batch
+        try:
+            for index in range(self._length):
+                batch = self._ahead.get(epoch, index, self._length)
+                if index == self._length - 1 and epoch == self.epoch:
+                    self._finished = True
+                yield batch
+        finally:
+            # TensorFlow keeps streams that it has read.
+            self._ahead.close()
 
     # What the trainers of the backends ask a DataAdapter for.
 
