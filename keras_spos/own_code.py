@@ -85,4 +85,4 @@ def is_adaptable(layer):
 
     What it has learned is neither in its config nor in what compiled functions read.
     """
-    return hasattr(layer, "adapt") or hasattr(layer, "finalize_state")
+    return hasattr(layer, "adapt")

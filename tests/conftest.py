@@ -39,6 +39,7 @@ SAME_ON_EVERY_BACKEND = [
     "mobile_spaces",
     "multi_path_samplers",
     "nasbench_costs",
+    "own_code",
     "plots",
     "plots_mixpath",
     "plots_ranks",
