@@ -51,6 +51,17 @@ def scaling_class(factor):
     return Scale
 
 
+class Louder(layers.Activation):
+    """A class whose config, that of the class it comes from, does not tell all."""
+
+    def __init__(self, factor):
+        super().__init__("linear")
+        self.factor = factor
+
+    def call(self, inputs):
+        return self.factor * super().call(inputs)
+
+
 def mapping_model(factor):
     inputs = keras.Input((3,))
     return keras.Model(inputs, ops.vectorized_map(times(factor), inputs))
@@ -75,8 +86,9 @@ def assert_computed_apart(options):
         lambda k: scaling_class(k)(),
         lambda k: keras.Sequential([layers.Lambda(times(k))]),
         mapping_model,
+        Louder,
     ],
-    ids=["activation", "lambda", "class", "sequential", "operation"],
+    ids=["activation", "lambda", "class", "sequential", "operation", "no config"],
 )
 def test_functions_of_one_name(make):
     assert_computed_apart([make(1.0), make(5.0)])
