@@ -138,6 +138,7 @@ def augmentations(x):
     x = layers.Conv2D(3, 1)(x)
     known = [kind for kind in WRITERS if "image_preprocessing" in kind.__module__]
     assert layers.RandomFlip in known and layers.RandomCrop not in known
+    known.remove(layers.Resizing)
     if not TENSORFLOW:
         known.remove(layers.MixUp)  # Keras' warns on JAX.
     for kind in known:
@@ -280,6 +281,15 @@ def u_net(x):
     return layers.UpSampling2D((1, 3))(layers.Concatenate()([x, y]))
 
 
+def resized(x):
+    """Smaller and larger, to sizes that scales would miss, before a convolution."""
+    sizes = (5, 4), (13, 15), (4, 14), (16, 3), (8, 7)
+    kinds = ("bilinear", "nearest")
+    resizes = [layers.Resizing(*size, kind) for size in sizes for kind in kinds]
+    y = layers.Conv2D(3, 1)(x)
+    return [*(layers.Conv2D(2, 1)(layer(x)) for layer in resizes), resizes[0](y)]
+
+
 def norms(axis):
     return [
         layers.Conv2D(6, 2, use_bias=False),
@@ -304,6 +314,7 @@ MODELS = {
     "more_and_fewer_axes": [more_and_fewer_axes],
     "transposed": [transposed],
     "u_net": [u_net],
+    "resized": [resized],
     "norms": norms(-1),
     "layer_norms": [
         layers.Conv2D(6, 1),
@@ -367,7 +378,7 @@ def test_file_equals_model(name, tmp_path):
     model = model_of(*MODELS[name])
     for opset in (
         (13, 17, 21)
-        if name in ("norms", "slices", "relu", "operations", "group_norms")
+        if name in ("norms", "slices", "relu", "operations", "group_norms", "resized")
         else (17,)
     ):
         report = ks.to_onnx(model, tmp_path / "a.onnx", opset=opset, tolerance=3e-6)
@@ -458,6 +469,8 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "the batch becomes part": ops.reshape(x, (-1, 8)),
         "the batch comes first": ops.transpose(x, (1, 0, 2, 3)),
         "of all that is in a batch": ops.sum(x),
+        "antialias=True": layers.Resizing(3, 3, antialias=True)(x),
+        "interpolation='bicubic'": layers.Resizing(3, 3, "bicubic")(x),
         "initial=3": ops.max(x, 1, initial=3),
         "the batch may be squeezed": ops.squeeze(x[:, :1]),
     }

@@ -193,6 +193,29 @@ def _upsampling(g, layer, shape, x):
     return g.add("Resize", inputs, **_INTERPOLATIONS[layer.interpolation]), order
 
 
+_RESIZES = {  # Not "bicubic", for which TensorFlow rounds.
+    "bilinear": {"mode": "linear"},
+    "nearest": {"mode": "nearest", "nearest_mode": "round_prefer_ceil"},
+}
+
+
+def _resizing(g, layer, shape, x, training=None):
+    for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+        if getattr(layer, name, False):
+            raise UnsupportedLayerError(f"{name}=True.")
+    if layer.interpolation not in _RESIZES:
+        raise UnsupportedLayerError(f"interpolation={layer.interpolation!r}.")
+    order = _channels_first(layer, x)
+    name = g.arrange(x, order)
+    # Sizes, as sizes that follow from scales may be one off; the batch's is open.
+    begin, end = (g.constant(np.array([i]), "index") for i in (0, 2))
+    kept = g.add("Slice", [g.add("Shape", [name]), begin, end])
+    size = g.constant(np.array([layer.height, layer.width]), "size")
+    sizes = g.add("Concat", [kept, size], axis=0)
+    settings = _RESIZES[layer.interpolation]
+    return g.add("Resize", [name, "", "", sizes], **settings), order
+
+
 def _embedding(g, layer, shape, x):
     if layer.mask_zero:
         raise UnsupportedLayerError("mask_zero=True.")
@@ -238,6 +261,7 @@ WRITERS = {
     layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
     layers.MultiHeadAttention: attention,
+    layers.Resizing: _resizing,
     layers.SeparableConv1D: _separable,
     layers.SeparableConv2D: _separable,
     layers.UpSampling2D: _upsampling,
