@@ -46,7 +46,7 @@ def images_and_labels_of(data, model):
         ValueError: There is no image, or not a label for each.
     """
     whole = isinstance(data, (tuple, list)) and len(data) == 2
-    whole = whole and is_input(data[0], model)
+    whole = whole and is_input(_only(data[0]), model)
     pairs = [_pair(batch, model) for batch in ([data] if whole else data)]
     if not any(count_of(x) for x, _ in pairs):
         raise ValueError("Scoring needs validation images. Received: none.")
@@ -63,12 +63,18 @@ def images_and_labels_of(data, model):
 def _pair(batch, model):
     """Images and labels of a batch, as arrays."""
     paired = isinstance(batch, (tuple, list)) and len(batch) > 1
-    if not paired or not is_input(batch[0], model):
+    if not paired or not is_input(_only(batch[0]), model):
         raise ValueError(
             "Expected validation data as (images, labels), two arrays, or as a "
             f"dataset of such batches. Received: a batch of {type(batch).__name__}."
         )
-    return as_input(batch[0], model, "validation"), _as_labels(batch[1], model)
+    return as_input(_only(batch[0]), model, "validation"), _as_labels(batch[1], model)
+
+
+def _only(images):
+    """The array of a list of one, which Keras takes for it."""
+    listed = isinstance(images, (list, tuple)) and len(images) == 1
+    return images[0] if listed else images
 
 
 def _as_labels(labels, model):

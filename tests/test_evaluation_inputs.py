@@ -41,6 +41,19 @@ def call_on(model, inputs):
     return keras.ops.convert_to_numpy(model(inputs, training=False))
 
 
+def test_one_input_in_a_list():
+    """As `fit` takes it."""
+    inputs = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(inputs)
+    options = [keras.layers.Dense(CLASSES) for _ in "ab"]
+    net = randomize(Supernet([inputs], ChoiceBlock(options, "ab")(flat)), seed=3)
+    for validation in (([X], Y), [([X[:8]], Y[:8]), ((X[8:],), Y[8:])]):
+        score = Evaluator(net, None, validation, recalibrate=False)
+        np.testing.assert_array_equal(score.labels, Y)
+        expected = call_on(net.extract((1,)), [X])
+        np.testing.assert_allclose(score.predict((1,)), expected, 1e-4, 1e-5)
+
+
 def two_inputs(names):
     """A supernet of images and of numbers, whose inputs are in a dict or a list."""
     names = names or (None, None)
