@@ -164,8 +164,14 @@ def bootstrap(statistic, *columns, resamples=200, confidence=0.95, seed=0):
             f"resamples={resamples}, confidence={confidence}"
         )
     columns = [np.asarray(column) for column in columns]
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) != 1 or not lengths[0]:
+        raise ValueError(
+            "Expected columns of one length, a row for each architecture. Received: "
+            f"lengths {lengths}."
+        )
     rng = np.random.default_rng(seed)
-    n = len(columns[0])
+    n = lengths[0]
     values = []
     for _ in range(resamples):
         drawn = rng.integers(n, size=n)

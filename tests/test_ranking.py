@@ -161,3 +161,11 @@ def test_what_is_wrong_is_called_by_its_name():
         (name,) = wrong
         with pytest.raises(ValueError, match=f"Received: .*{name}={wrong[name]}"):
             ranking.report(numbers, numbers, **wrong)
+
+
+@pytest.mark.parametrize("lengths", [(3, 4), (4, 3), (0,), ()])
+def test_columns_that_are_not_of_the_same_architectures(lengths):
+    """Of a longer column, only the beginning would be drawn."""
+    columns = [np.arange(n) for n in lengths]
+    with pytest.raises(ValueError, match="of one length"):
+        ranking.bootstrap(lambda *columns: columns[-1].mean(), *columns)
