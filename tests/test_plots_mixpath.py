@@ -23,6 +23,13 @@ def test_histograms_share_their_axes(tmp_path):
     assert file.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_histograms_of_many_names():
+    names = [f"seed {i}" for i in range(12)]
+    panel = dict.fromkeys(names, [0.1, 0.2])
+    (axes,) = plots.plot_histogram_panels({"all": panel}).axes
+    assert len({line.get_color() for line in axes.lines}) == 12
+
+
 def test_ratios_of_shadow_batch_norms():
     two = np.array([1.0, -2.0, 4.0])
     figure = plots.plot_shadow_parameters(

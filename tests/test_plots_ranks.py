@@ -22,6 +22,11 @@ def test_ranks(tmp_path):
     assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_ranks_without_a_cost():
+    (axes,) = plots.plot_ranks({"net": [0.1, 0.3, 0.2]}, [1, 3, 2]).axes
+    assert axes.collections[0].get_offsets().tolist() == [[3, 3], [1, 1], [2, 2]]
+
+
 def test_search_curves(tmp_path):
     evaluations = [10, 20, 30]
     values = np.array([[3.0, 1.0, 0.0], [5.0, 2.0, 0.5], [4.0, 3.0, 0.0]])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_spos.plots.style import COLORS, GREY, finish, style
+from keras_spos.plots.style import COLORS, GREY, finish, palette, style
 
 
 def plot_histogram_panels(panels, path=None, xlabel="accuracy", bins=30):
@@ -18,12 +18,13 @@ def plot_histogram_panels(panels, path=None, xlabel="accuracy", bins=30):
         A `Figure`.
     """
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    colors = dict(zip(names, palette(len(names)), strict=True))
     everything = [values for panel in panels.values() for values in panel.values()]
     edges = np.histogram_bin_edges(np.concatenate(everything), bins)
     figure, axes = _panels(len(panels), (2.6 * len(panels) + 0.6, 3.2))
     for one, (title, panel) in zip(axes, panels.items(), strict=True):
         for name, values in panel.items():
-            color = COLORS[names.index(name)]
+            color = colors[name]
             options = {"bins": edges, "color": color}
             one.hist(values, histtype="stepfilled", alpha=0.3, label=name, **options)
             one.hist(values, histtype="step", linewidth=1.6, **options)

@@ -46,14 +46,15 @@ def plot_ranks(
         axes.remove()
     dots = None
     for axes, (name, values) in zip(grid.flat, scores.items(), strict=False):
-        colors = {"color": COLORS[0]} if cost is None else {"c": cost}
+        colors = {"c": cost, "cmap": "viridis"}
+        if cost is None:
+            colors = {"color": COLORS[0]}
         dots = axes.scatter(
             _ranks(values),
             by_truth,
             s=float(np.clip(4000 / n, 1, 14)),
             alpha=float(np.clip(300 / n, 0.15, 0.8)),
             linewidths=0,
-            cmap="viridis",
             **colors,
         )
         axes.plot([1, n], [1, n], color=GREY, linewidth=0.8)
