@@ -255,6 +255,18 @@ def test_callbacks():
     assert_fits_like_keras(run)
 
 
+def test_an_optimizer_that_changes_gradients_before_it_applies_them():
+    class Halved(SGD):
+        def apply_gradients(self, grads_and_vars):
+            return super().apply_gradients([(g / 2, v) for g, v in grads_and_vars])
+
+    losses = []
+    for optimizer in (Halved(0.2), SGD(0.1)):
+        net = randomize(dense_net(sampler=FromList([PATH])))
+        losses.append(fit()(compile_model(net, optimizer))["loss"])
+    np.testing.assert_allclose(*losses, 1e-5)
+
+
 def test_weights_averaged_at_the_end_of_fit():
     def compiled(model):
         return compile_model(model, SGD(0.1, use_ema=True, ema_momentum=0.5))

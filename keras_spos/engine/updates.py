@@ -42,10 +42,11 @@ def can_update_by_unit(optimizer, units):
 
 def _is_separable(optimizer):
     base = keras.optimizers.Optimizer
+    names = "apply", "apply_gradients", "_backend_apply_gradients"
     return (
         all(
             getattr(type(optimizer), name) is getattr(base, name)
-            for name in ("apply", "_backend_apply_gradients", "_backend_update_step")
+            for name in (*names, "_backend_update_step")
         )
         and not optimizer.gradient_accumulation_steps
         and not optimizer.use_ema
@@ -81,10 +82,12 @@ def apply_together(backend, runner, optimizer, groups):
         return
     # Where several widths are averaged, one may be the whole beside parts of it.
     parts = [(v, mask) for v, mask in parts if id(v) not in entire]
-    variables, gradients = zip(*totals.values(), strict=True)
+    pairs = [(gradient, variable) for variable, gradient in totals.values()]
+    variables = [variable for _, variable in pairs]
     in_cond = backend.assigning_in_cond(hasattr(optimizer, "inner_optimizer"))
     with keeping_outside(runner, optimizer, parts), in_cond:
-        _averaging(optimizer, variables).apply(gradients, variables)
+        # Users' optimizers may change gradients there, as Keras on TensorFlow calls it.
+        _averaging(optimizer, variables).apply_gradients(pairs)
 
 
 def start_averages(runner, optimizer):
