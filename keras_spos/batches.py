@@ -23,6 +23,7 @@ def images_of(data, model, name):
     """
     if is_input(data, model):
         return as_input(data, model, name)
+    _check_ends(data, name)
     parts = [as_input(_first(b, model), model, name) for b in data]
     return concatenated(parts) if parts else np.zeros((0,))
 
@@ -47,6 +48,7 @@ def images_and_labels_of(data, model):
     """
     whole = isinstance(data, (tuple, list)) and len(data) == 2
     whole = whole and is_input(_only(data[0]), model)
+    _check_ends(data, "validation")
     pairs = [_pair(batch, model) for batch in ([data] if whole else data)]
     if not any(count_of(x) for x, _ in pairs):
         raise ValueError("Scoring needs validation images. Received: none.")
@@ -58,6 +60,16 @@ def images_and_labels_of(data, model):
                 f"{count_of(x)} images, {len(part)} labels."
             )
     return x, y
+
+
+def _check_ends(data, name):
+    """Refuses a `tf.data.Dataset` that would be read until no memory is left."""
+    # tf.data.INFINITE_CARDINALITY
+    if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+        raise ValueError(
+            f"Expected {name} images that end, as all are kept in memory: "
+            "dataset.take(batches). Received: a dataset that repeats for ever."
+        )
 
 
 def _pair(batch, model):

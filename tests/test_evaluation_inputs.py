@@ -6,7 +6,7 @@ import pytest
 from models import CLASSES, SHAPE, data, randomize
 
 from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
-from keras_spos.batches import images_of, shuffled, split
+from keras_spos.batches import images_and_labels_of, images_of, shuffled, split
 
 IMAGES, _ = data(12, seed=1)
 X, Y = data(20, seed=2)
@@ -35,6 +35,26 @@ def test_sizes_that_a_model_leaves_open():
         message = rf"some images of shape \(None, 3\). Received: \({shape[1]},"
         with pytest.raises(ValueError, match=message):
             images_of(np.zeros(shape), model, "some")
+
+
+def test_datasets_without_an_end_are_refused():
+    tf = pytest.importorskip("tensorflow")
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    endless = tf.data.Dataset.from_tensors((X, Y)).repeat()
+    for read in (images_and_labels_of, lambda data, net: images_of(data, net, "some")):
+        with pytest.raises(ValueError, match="images that end.*take"):
+            read(Endless(endless), model)
+
+
+class Endless:
+    """A dataset that fails where it would be read for ever."""
+
+    def __init__(self, dataset):
+        self.cardinality = dataset.cardinality
+
+    def __iter__(self):
+        raise AssertionError("read")
 
 
 def call_on(model, inputs):
