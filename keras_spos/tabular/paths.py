@@ -41,7 +41,8 @@ class PathTable(Archive):
         """Row numbers of paths of a space with the same decisions.
 
         The space's options are found by their labels, so they may be fewer, or in
-        another order.
+        another order. Its decisions are those of the table, in the same order, whatever
+        their names.
 
         Args:
             space: A `SearchSpace`.
