@@ -149,6 +149,8 @@ class Supernet(PathTrainer):
         for layer in self.searchable_layers:
             for decision, choice in zip(layer.decisions, layer.choices, strict=True):
                 choice.assign(chosen[decision.name])
+        # For a callback, in the middle of `evaluate` or `predict`.
+        self._running_path, self._running_penalty = path, None
 
     def extract(self, path=None, fresh=False):
         """The subnet on a path, as a stock Keras model that loads without this package.

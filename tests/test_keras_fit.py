@@ -310,6 +310,32 @@ def test_predict_and_evaluate(steps_per_execution):
     assert_fits_like_keras(run)
 
 
+def test_callbacks_may_set_the_path_that_runs():
+    class SetPath(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            self.model.set_path((1, 1))
+
+        on_predict_begin = on_test_begin
+
+        def on_test_batch_end(self, batch, logs=None):
+            if batch == 1:
+                self.model.set_path((0, 0))
+
+    # Regularized, as the penalty is the path's.
+    net = compile_model(randomize(small_net(l2=0.1)))
+    x, y = data(8)
+    net.set_path((0, 0))
+    outputs = net.predict(x, verbose=0, callbacks=[SetPath()])
+    np.testing.assert_allclose(outputs, net.extract((1, 1)).predict(x, verbose=0), 1e-4)
+    loss, _ = net.evaluate(x, y, batch_size=2, verbose=0, callbacks=[SetPath()])
+    halves = []
+    for path, half in zip([(1, 1), (0, 0)], np.split(np.arange(8), 2), strict=True):
+        net.set_path(path)
+        halves.append(net.evaluate(x[half], y[half], verbose=0)[0])
+    assert abs(halves[0] - halves[1]) > 1e-3
+    np.testing.assert_allclose(loss, np.mean(halves), 1e-5)
+
+
 def test_predict_needs_no_compilation():
     net = randomize(dense_net())
     np.testing.assert_allclose(
