@@ -117,6 +117,17 @@ def test_half_precision_keeps_what_layers_have_adapted(tmp_path, mixed_precision
     assert np.abs(outputs - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_half_precision_keeps_names_of_inputs(tmp_path, mixed_precision):
+    """Without a name of its own, an input's is not the one of its layer."""
+    mixed_precision("mixed_bfloat16")
+    x = inputs = keras.Input((4, 5, 3))
+    model = randomize(keras.Model(inputs, layers.Conv2D(2, 1)(x)))
+    assert inputs.name != model.layers[0].name
+    file = tmp_path / "a.onnx"
+    report = ks.to_onnx(model, file, channels_first=[inputs.name])
+    assert report.inputs == {inputs.name: ("batch", 3, 4, 5)}
+
+
 def doubled(x):
     return 2 * x
 

@@ -195,6 +195,8 @@ def in_float32(model):
         return "float32" if config in policies else config
 
     copy = rebuild(model, change(model.get_config()))
+    for ours, theirs in zip(copy.inputs, model.inputs, strict=True):
+        ours.name = theirs.name  # Keras takes the layer's, which may be another.
     copy.set_weights([w.astype("float32") for w in model.get_weights()])
     copy_adapted(copy, model)
     return copy
