@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import model_of, small_net
 
 import keras_spos as ks
@@ -54,6 +54,15 @@ def test_a_wrong_file_is_not_left(tmp_path, monkeypatch, wrong):
     report = ks.to_onnx(model, file, verify=False)
     assert report.max_abs_difference is None
     assert onnx.load(file).producer_name == "keras_spos"
+
+
+def test_a_model_that_random_images_do_not_suit(tmp_path):
+    """The logarithm of negative numbers: the file gives what the model does."""
+    model = model_of(ops.log, layers.Conv2D(2, 1, name="head"))
+    file = tmp_path / "a.onnx"
+    with pytest.raises(ValueError, match="'head' are not finite.*verify=False"):
+        ks.to_onnx(model, file)
+    assert ks.to_onnx(model, file, verify=False).writer == "keras_spos"
 
 
 def fresh_network():

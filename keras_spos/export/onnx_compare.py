@@ -67,6 +67,12 @@ def compare(model, path, batch_size, seed, tolerance, channels_first=(), levels=
             outputs, functional(model).output_names, expected, found, strict=False
         ):
             theirs = _as_in_file(theirs, layer, channels_first)
+            if not np.all(np.isfinite(theirs)):
+                raise ValueError(
+                    f"The model's outputs {name!r} are not finite for the random "
+                    "images that the file would be compared on, of mean 0 and "
+                    "deviation 1. Pass verify=False if it takes others."
+                )
             if ours.shape != theirs.shape:
                 raise ValueError(
                     f"ONNX Runtime gives shape {ours.shape}, the model {theirs.shape}."
