@@ -324,6 +324,22 @@ def test_tflite(trained, tuned, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("size", [0.01, 10])
+def test_a_short_tuning_knows_the_ranges_of_activations(trained, size, tmp_path):
+    """However large outputs are: tfmot begins with -6 to 6, and moves slowly."""
+    pytest.importorskip("tensorflow_model_optimization")
+    model = keras.models.clone_model(trained)
+    model.set_weights(trained.get_weights())
+    head = model.get_layer("classifier")
+    head.set_weights([size * w for w in head.get_weights()])
+    x, _ = colours(seed=1)
+    path = str(tmp_path / "net.tflite")
+    to_int8(model, x[:50], path, training=colours(100, seed=2), learning_rate=0.0)
+    expected = model.predict(x, verbose=0)
+    difference = np.abs(int8._run_tflite(path, x) - expected).max()
+    assert difference < 0.1 * np.abs(expected).max()
+
+
 def test_what_is_refused(tmp_path):
     model, x = network(), colours(3)[0]
     path = str(tmp_path / "net.onnx")

@@ -80,8 +80,8 @@ def to_int8(
         path: The file to write; there is none if anything fails, and one that was there
             before stays.
         training: Images and integer labels, two arrays, for quantization-aware
-            training; TensorFlow Lite only. There is a label for each image, or for each
-            pixel if outputs are images.
+            training, which begins with the ranges measured; TensorFlow Lite only.
+            There is a label for each image, or for each pixel if outputs are images.
         validation: Likewise, to measure accuracy before and after.
         epochs: Length of quantization-aware training.
         batch_size: Its batch size.
@@ -203,7 +203,7 @@ def _write_tflite(model, images, path, tuning):
                 "the largest output. No file was written."
             )
         if tuning is not None:
-            copy = _tuned(copy, *tuning)
+            copy = _tuned(copy, images, *tuning)
         converter = tf.lite.TFLiteConverter.from_keras_model(copy)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if tuning is None:
@@ -215,8 +215,8 @@ def _write_tflite(model, images, path, tuning):
     return difference
 
 
-def _tuned(copy, x, y, epochs, batch_size, learning_rate):
-    """Quantization-aware training of a tf_keras model."""
+def _tuned(copy, images, x, y, epochs, batch_size, learning_rate):
+    """Quantization-aware training of a tf_keras model, from ranges on some images."""
     import tf_keras
 
     tfmot = require("tensorflow_model_optimization", "'keras_spos[int8]'")
@@ -254,6 +254,7 @@ def _tuned(copy, x, y, epochs, batch_size, learning_rate):
     with tools.quantize_scope({**slices, "AsItIs": AsItIs}):
         annotated = tf_keras.models.clone_model(copy, clone_function=annotate)
         model = tools.quantize_apply(annotated)
+    _set_ranges(model, copy, images)
     model.compile(
         tf_keras.optimizers.SGD(learning_rate, momentum=0.9),
         tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -261,6 +262,37 @@ def _tuned(copy, x, y, epochs, batch_size, learning_rate):
     x = np.asarray(x, "float32")
     model.fit(x, np.asarray(y), batch_size=batch_size, epochs=epochs, verbose=0)
     return model
+
+
+def _set_ranges(model, copy, images):
+    """Begins with the ranges that activations have in the float network.
+
+    tfmot begins with -6 to 6, and a step takes a thousandth of the way from there.
+    """
+    import tensorflow as tf
+    import tf_keras
+
+    def of_each_image(reduce, layer):
+        calls = [layer.get_output_at(i) for i in range(len(layer.inbound_nodes))]
+        return [reduce(x, range(1, len(x.shape))) for x in calls]
+
+    ends = {
+        layer.name: [of_each_image(r, layer) for r in (tf.reduce_min, tf.reduce_max)]
+        for layer in copy.layers
+    }
+    ranges = tf_keras.Model(copy.input, ends).predict(images, verbose=0)
+    for wrapper in model.layers:
+        name = getattr(wrapper, "layer", wrapper).name
+        if name not in ranges:
+            continue
+        lowest, highest = ranges[name]
+        for weight in wrapper.weights:
+            kind = weight.name.split("/")[-1].split(":")[0]
+            # Of outputs, not of kernels; zero is in every range.
+            if kind in ("output_min", "post_activation_min"):
+                weight.assign(min(np.min(lowest), 0.0))
+            elif kind in ("output_max", "post_activation_max"):
+                weight.assign(max(np.max(highest), 0.0))
 
 
 def _run_tflite(path, images):
