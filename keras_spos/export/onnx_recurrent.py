@@ -15,10 +15,10 @@ _CELLS = {
     layers.GRU: ("GRU", (0, 1, 2)),  # Update, reset, candidate.
     layers.LSTM: ("LSTM", (0, 3, 1, 2)),  # Input, output, forget, candidate.
 }
+# Not Softplus, of which ONNX Runtime makes inf inside these nodes: log(1 + exp(x)).
 _ACTIVATIONS = {
     "relu": "Relu",
     "sigmoid": "Sigmoid",
-    "softplus": "Softplus",
     "softsign": "Softsign",
     "tanh": "Tanh",
 }
