@@ -15,6 +15,7 @@ Example:
 
 import datetime
 import json
+import math
 
 import numpy as np
 
@@ -245,10 +246,16 @@ def _check_parts(table):
         names = () if "error" in entry else ("latency_ms", "spread_ms")
         if not all(isinstance(entry[name], (int, float)) for name in names):
             raise ValueError(f"{key!r} has other figures than numbers.")
+        # Python reads NaN and Infinity, which are no JSON.
+        if not all(math.isfinite(entry[name]) for name in names):
+            raise ValueError(f"{key!r} has figures that are not finite.")
     again = with_correction(metadata, data["space"], metadata["correction"]).data
     if (data["base"] is None) != (again["base"] is None):
         raise ValueError(f"the base is {data['base']}.")
-    float(0.0 if data["base"] is None else data["base"])
+    base = 0.0 if data["base"] is None else data["base"]
+    factors = [metadata["correction"][name] for name in list(NO_CORRECTION)[1:]]
+    if not all(math.isfinite(number) for number in (base, *factors)):
+        raise ValueError("its base or its correction is not finite.")
     for ours, theirs in zip(data["blocks"], again["blocks"], strict=True):
         sizes = tuple(table.sizes[d] for d in theirs["decisions"])
         shapes = {np.array(b["costs"], dtype=float).shape for b in (ours, theirs)}

@@ -1,6 +1,7 @@
 """Tables and manifests that are damaged, changed, or of something else."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -104,6 +105,10 @@ def test_a_table_without_its_layout(blocks, tmp_path):
         read_table(path)
 
 
+def first_entry(data):
+    return next(iter(data["metadata"]["entries"].values()))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -111,7 +116,7 @@ def test_a_table_without_its_layout(blocks, tmp_path):
         lambda data: data["metadata"].pop("batch"),
         lambda data: data["metadata"]["correction"].pop("factor"),
         lambda data: data["metadata"]["entries"].popitem(),
-        lambda data: next(iter(data["metadata"]["entries"].values())).pop("spread_ms"),
+        lambda data: first_entry(data).pop("spread_ms"),
         lambda data: data["blocks"].pop(),
         lambda data: data["blocks"][1]["costs"].pop(),
         lambda data: data["blocks"][0].pop("costs"),
@@ -119,6 +124,9 @@ def test_a_table_without_its_layout(blocks, tmp_path):
         lambda data: data["blocks"][0].update(decisions=[1]),
         lambda data: data.update(base={}),
         lambda data: data.update(base=None),
+        lambda data: data.update(base=math.nan),  # Which is no JSON, and read.
+        lambda data: data["metadata"]["correction"].update(factor=math.inf),
+        lambda data: first_entry(data).update(spread_ms=math.nan),
         lambda data: data.update(space=[]),
     ],
 )
