@@ -107,6 +107,22 @@ def test_a_file_whose_accuracy_cannot_be_measured_is_not_left(
     assert not list(tmp_path.iterdir())
 
 
+def test_onnx_of_causal_attention(tmp_path):
+    """Beside a mask of -1e9, scores have one of 256 levels."""
+    x = inputs = keras.Input((8, 6))
+    x = layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True)
+    scores = x @ keras.ops.transpose(x, (0, 2, 1))
+    mask = np.triu(np.full((8, 8), -1e9, "float32"), 1)
+    x = keras.ops.softmax(scores + mask) @ x
+    model = randomize(keras.Model(inputs, layers.Dense(3)(x)), scale=1.0)
+    images = np.random.default_rng(0).normal(size=(60, 8, 6)).astype("float32")
+    path = str(tmp_path / "net.onnx")
+    to_int8(model, images[:30], path)
+    expected = model.predict(images[30:], verbose=0)
+    difference = int8._run_onnx(path, images[30:]) - expected
+    assert np.abs(difference).mean() < 0.05 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_where_nothing_can_be_written(ending, tmp_path, monkeypatch):
     """It is noticed before any work."""

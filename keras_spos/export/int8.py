@@ -28,6 +28,9 @@ from keras_spos.whole_file import whole_file
 # Operators that hand numbers on as they are, and so are quantized like what they take.
 _MOVES = ("Transpose", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze")
 
+# No weights are as large, and what is added to leave something out is larger.
+_HUGE = 1e6
+
 
 @dataclasses.dataclass(frozen=True)
 class Int8Report:
@@ -144,8 +147,27 @@ def _write_onnx(model, images, path):
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=_masks(floats),
         )
     _leave_outputs_as_they_are(path)
+
+
+def _masks(path):
+    """Names of the nodes that read huge numbers, such as masks of -1e9, or their sums.
+
+    Within a range of these, all other numbers would have one of the 256 levels.
+    """
+    onnx = require("onnx")
+    graph = onnx.load(path).graph
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    huge = {
+        name
+        for name, array in arrays.items()
+        if array.dtype == "float32" and np.abs(array).max(initial=0.0) > _HUGE
+    }
+    first = [node for node in graph.node if huge & set(node.input)]
+    sums = {name for node in first for name in node.output}
+    return [n.name for n in graph.node if n in first or sums & set(n.input)]
 
 
 def _leave_outputs_as_they_are(path):
