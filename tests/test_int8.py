@@ -123,6 +123,23 @@ def test_onnx_of_causal_attention(tmp_path):
     assert np.abs(difference).mean() < 0.05 * np.abs(expected).max()
 
 
+def test_onnx_of_rms_norms(tmp_path):
+    """The squares of numbers of which some are thirty times as large as others."""
+    x = inputs = keras.Input((16, 24))
+    for activation in (None, "relu"):
+        x = layers.Dense(32, activation)(x)
+        x = layers.RMSNormalization()(x)
+    model = keras.Model(inputs, layers.Dense(8)(x))
+    images = np.random.default_rng(0).normal(size=(200, 16, 24))
+    images *= np.random.default_rng(1).uniform(0.1, 3, (200, 16, 1))
+    images = images.astype("float32")
+    path = str(tmp_path / "net.onnx")
+    to_int8(model, images[:100], path)
+    expected = model.predict(images[100:], verbose=0)
+    difference = int8._run_onnx(path, images[100:]) - expected
+    assert np.std(difference) < 0.15 * np.std(expected)
+
+
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_where_nothing_can_be_written(ending, tmp_path, monkeypatch):
     """It is noticed before any work."""

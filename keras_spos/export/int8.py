@@ -147,15 +147,16 @@ def _write_onnx(model, images, path):
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=_masks(floats),
+            nodes_to_exclude=_kept_in_float(floats),
         )
     _leave_outputs_as_they_are(path)
 
 
-def _masks(path):
-    """Names of the nodes that read huge numbers, such as masks of -1e9, or their sums.
+def _kept_in_float(path):
+    """Names of the nodes for whose numbers 256 levels in one range are too few.
 
-    Within a range of these, all other numbers would have one of the 256 levels.
+    Those that read huge numbers, such as masks of -1e9, and their sums; and RMS norms
+    (see `onnx_norms`), whose squares have a range as wide again.
     """
     onnx = require("onnx")
     graph = onnx.load(path).graph
@@ -167,7 +168,16 @@ def _masks(path):
     }
     first = [node for node in graph.node if huge & set(node.input)]
     sums = {name for node in first for name in node.output}
-    return [n.name for n in graph.node if n in first or sums & set(n.input)]
+    kept = [n.name for n in graph.node if n in first or sums & set(n.input)]
+    made = {name: node for node in graph.node for name in node.output}
+    for root in graph.node:
+        chain = [root]
+        while chain[-1].op_type in ("Sqrt", "Add", "ReduceMean"):
+            chain.append(made.get(chain[-1].input[0], onnx.NodeProto()))
+        if [node.op_type for node in chain] == ["Sqrt", "Add", "ReduceMean", "Mul"]:
+            readers = [n for n in graph.node if root.output[0] in n.input]
+            kept += [node.name for node in [*chain, *readers]]
+    return kept
 
 
 def _leave_outputs_as_they_are(path):
