@@ -93,6 +93,8 @@ def test_front(results, tmp_path):
     assert is_png(tmp_path / "front.png")
     with pytest.raises(ValueError, match="has the costs .'flops'.. Received: 'params'"):
         plots.plot_front(results, "params")
+    (axes,) = plots.plot_front(results["random"], "flops").axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets().T, dots)
 
 
 def test_histogram_does_not_draw_legal_values_beyond_the_limit(tmp_path):

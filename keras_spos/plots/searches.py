@@ -86,7 +86,8 @@ def plot_front(
     """Score against a cost: every candidate, and the non-dominated ones joined.
 
     Args:
-        results: Dict from a name to a search `Result` that recorded the cost.
+        results: A search `Result` that recorded the cost, or a dict from a name to each
+            of several.
         cost: Name of the cost's table, such as ``"flops"``.
         path: A file to write.
         limit: A cost to mark by a vertical line.
@@ -97,6 +98,8 @@ def plot_front(
     Returns:
         A `Figure`.
     """
+    if not isinstance(results, dict):
+        results = {"search": results}
     figure, axes = new_figure((7.2, 4.4), title)
     for (name, result), color in zip(
         results.items(), palette(len(results)), strict=True
