@@ -5,7 +5,7 @@ import json
 
 import keras
 import pytest
-from keras.layers import Dense, Identity, ReLU
+from keras.layers import Identity, ReLU
 from models import dense_net
 
 import keras_spos as ks
@@ -24,8 +24,9 @@ def group():
 
 
 def model():
-    inputs = keras.Input((3,))
-    return keras.Model(inputs, Dense(3)(inputs))
+    inputs = keras.Input((4, 4, 3))
+    elastic = layers.ElasticQuantizedConv2D((2, 3), 1, bits=[(2, 2), (4, 4)])
+    return keras.Model(inputs, elastic(inputs))
 
 
 # All arguments of each class, none with the value that it has by default.

@@ -117,7 +117,7 @@ class ElasticBlock(BlockOfOptions):
         elastic = [x for x in layers if isinstance(x, ElasticLayer)]
         for kind in ("widths", "bits"):
             labels = getattr(self, kind)
-            if labels and not any(hasattr(layer, kind) for layer in elastic):
+            if len(labels) > 1 and not any(hasattr(layer, kind) for layer in elastic):
                 raise ValueError(
                     f"Expected elastic layers with {len(labels)} {kind} in the options "
                     f"of a block with {kind} to choose from. Received: none in "
