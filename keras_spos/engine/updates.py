@@ -40,14 +40,19 @@ def can_update_by_unit(optimizer, units):
     return not shared and _is_separable(optimizer)
 
 
+# Where an optimizer of one's own may see all variables at once.
+_HOOKS = (
+    "apply",
+    "apply_gradients",
+    "_backend_apply_gradients",
+    "_backend_update_step",
+)
+
+
 def _is_separable(optimizer):
     base = keras.optimizers.Optimizer
-    names = "apply", "apply_gradients", "_backend_apply_gradients"
     return (
-        all(
-            getattr(type(optimizer), name) is getattr(base, name)
-            for name in (*names, "_backend_update_step")
-        )
+        all(getattr(type(optimizer), name) is getattr(base, name) for name in _HOOKS)
         and not optimizer.gradient_accumulation_steps
         and not optimizer.use_ema
         and optimizer.global_clipnorm is None

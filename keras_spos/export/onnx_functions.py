@@ -14,13 +14,19 @@ class UnsupportedLayerError(ValueError):
     """A model has a layer that the ONNX writer does not know."""
 
 
+def activation_name(function):
+    """The name of one of Keras' activation functions."""
+    name = keras.activations.serialize(function)
+    # A function of one's own may have the name of one of Keras'.
+    known = isinstance(name, str) and getattr(keras.activations, name, None)
+    if known is not function:
+        raise UnsupportedLayerError(f"activation {name!r}.")
+    return name
+
+
 def activate(g, function, name, order):
     """Applies a Keras activation function."""
-    found = keras.activations.serialize(function)
-    # A function of one's own may have the name of one of Keras'.
-    known = isinstance(found, str) and getattr(keras.activations, found, None)
-    if known is not function:
-        raise UnsupportedLayerError(f"activation {found!r}.")
+    found = activation_name(function)
     if found == "linear":
         return name
     if found == "softmax":

@@ -174,13 +174,9 @@ def _zero_padding(g, layer, shape, x):
     return g.add("Pad", [g.arrange(x, order), pads]), order
 
 
-_INTERPOLATIONS = {
+_INTERPOLATIONS = {  # Not "bicubic", for which TensorFlow rounds.
     "bilinear": {"mode": "linear"},
-    "nearest": {
-        "mode": "nearest",
-        "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "floor",
-    },
+    "nearest": {"mode": "nearest", "nearest_mode": "round_prefer_ceil"},
 }
 
 
@@ -193,17 +189,11 @@ def _upsampling(g, layer, shape, x):
     return g.add("Resize", inputs, **_INTERPOLATIONS[layer.interpolation]), order
 
 
-_RESIZES = {  # Not "bicubic", for which TensorFlow rounds.
-    "bilinear": {"mode": "linear"},
-    "nearest": {"mode": "nearest", "nearest_mode": "round_prefer_ceil"},
-}
-
-
 def _resizing(g, layer, shape, x, training=None):
     for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
         if getattr(layer, name, False):
             raise UnsupportedLayerError(f"{name}=True.")
-    if layer.interpolation not in _RESIZES:
+    if layer.interpolation not in _INTERPOLATIONS:
         raise UnsupportedLayerError(f"interpolation={layer.interpolation!r}.")
     order = _channels_first(layer, x)
     name = g.arrange(x, order)
@@ -212,7 +202,7 @@ def _resizing(g, layer, shape, x, training=None):
     kept = g.add("Slice", [g.add("Shape", [name]), begin, end])
     size = g.constant(np.array([layer.height, layer.width]), "size")
     sizes = g.add("Concat", [kept, size], axis=0)
-    settings = _RESIZES[layer.interpolation]
+    settings = _INTERPOLATIONS[layer.interpolation]
     return g.add("Resize", [name, "", "", sizes], **settings), order
 
 

@@ -51,18 +51,12 @@ def _unstack(g, layer, shape, x):
     return [take(g, x.name, x.order, axis, i) for i in range(x.shape[axis])]
 
 
-def _insert(g, layer, shape, x):
+def _change_axes(g, layer, shape, x):
+    """Axes of size one come or go. Without axes, a batch of one would go as well."""
     axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
-    if any(axis % len(shape) == 0 for axis in axes):
-        raise UnsupportedLayerError("an axis before the batch.")
-    return reshape(g, layer, shape, x)
-
-
-def _squeeze(g, layer, shape, x):
-    # Without axes, a batch of one would be squeezed as well.
-    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
-    if any(axis is None or axis % len(x.shape) == 0 for axis in axes):
-        raise UnsupportedLayerError("the batch may be squeezed.")
+    rank = max(len(shape), len(x.shape))
+    if any(axis is None or axis % rank == 0 for axis in axes):
+        raise UnsupportedLayerError("the batch may be another axis then.")
     return reshape(g, layer, shape, x)
 
 
@@ -148,7 +142,7 @@ WRITERS = {
     functions.Concatenate: concatenate,
     functions.Einsum: _product,
     functions.Exp: _of_each("Exp"),
-    functions.ExpandDims: _insert,
+    functions.ExpandDims: _change_axes,
     functions.GetItem: slice_,
     functions.Log: _of_each("Log"),
     functions.Matmul: _product,
@@ -162,7 +156,7 @@ WRITERS = {
     functions.Split: _split,
     functions.Sqrt: _of_each("Sqrt"),
     functions.Square: _square,
-    functions.Squeeze: _squeeze,
+    functions.Squeeze: _change_axes,
     functions.Subtract: merge("Sub"),
     functions.Sum: _reduce("ReduceSum"),
     functions.Tanh: _activation("tanh"),

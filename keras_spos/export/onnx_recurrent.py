@@ -7,7 +7,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_spos.export.onnx_functions import UnsupportedLayerError, take
+from keras_spos.export.onnx_functions import (
+    UnsupportedLayerError,
+    activation_name,
+    take,
+)
 
 # Operator of ONNX; ONNX's gates as parts of Keras' kernels.
 _CELLS = {
@@ -82,9 +86,9 @@ def _run(g, layer, x, label):
         parts = [np.split(bias, len(gates)) for bias in pair]
         both = np.concatenate([part[i] for part in parts for i in gates])
         inputs.append(g.constant(both[None], f"{label}_bias"))
-    settings = (
-        {"linear_before_reset": int(cell.reset_after)} if op_type == "GRU" else {}
-    )
+    settings = {}
+    if op_type == "GRU":
+        settings["linear_before_reset"] = int(cell.reset_after)
     name = g.add(
         op_type,
         inputs,
@@ -105,10 +109,8 @@ def _activations(op_type, cell):
     outer = [cell.activation] * (2 if op_type == "LSTM" else 1)
     found = []
     for function in [*inner, *outer]:
-        name = keras.activations.serialize(function)
-        # A function of one's own may have the name of one of Keras'.
-        known = isinstance(name, str) and getattr(keras.activations, name, None)
-        if known is not function or name not in _ACTIVATIONS:
+        name = activation_name(function)
+        if name not in _ACTIVATIONS:
             raise UnsupportedLayerError(f"activation {name!r}.")
         found.append(_ACTIVATIONS[name])
     return found
