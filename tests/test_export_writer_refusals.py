@@ -44,16 +44,11 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "activation 'relu'": layers.Dense(2, relu)(x),
         "threshold=1": layers.ReLU(threshold=1.0)(x),
         "training=True": layers.BatchNormalization()(x, training=True),
-        "only indices, and slices": x[0],
         "only indices, and slices with": x[:, ::-1],
-        "ExpandDims.*the batch may be another axis": ops.expand_dims(x, 0),
-        "the batch becomes part": ops.reshape(x, (-1, 8)),
-        "the batch comes first": ops.transpose(x, (1, 0, 2, 3)),
-        "of all that is in a batch": ops.sum(x),
         "antialias=True": layers.Resizing(3, 3, antialias=True)(x),
         "interpolation='bicubic'": layers.Resizing(3, 3, "bicubic")(x),
         "initial=3": ops.max(x, 1, initial=3),
-        "Squeeze.*the batch may be another axis": ops.squeeze(x[:, :1]),
+        "Squeeze.*a batch of one would go": ops.squeeze(x[:, :1]),
     }
     for message, outputs in cases.items():
         with pytest.raises(UnsupportedLayerError, match=message):
@@ -90,3 +85,47 @@ def test_recurrent_layers_that_cannot_be_written():
     for message, layer in cases.items():
         with pytest.raises(UnsupportedLayerError, match=message):
             write(keras.Model(words, layer(words)))
+
+
+def test_the_batch_stays_the_first_axis():
+    """A file's outputs have the batch there: also where another axis is as long."""
+    x = keras.Input((4, 4))
+    for outputs in (
+        ops.concatenate([x, x], 0),
+        layers.Concatenate(axis=0)([x, x]),
+        ops.expand_dims(x, 0),
+        ops.reshape(x, (-1, 8)),
+        ops.sum(x),
+    ):
+        for batch_size in (None, 4):
+            with pytest.raises(UnsupportedLayerError, match="first axis is not the ba"):
+                write(keras.Model(x, outputs), batch_size)
+    for message, outputs in {
+        "only indices, and slices with": x[0],
+        "the batch comes first": ops.transpose(x, (1, 0, 2)),
+        "of all that is in a batch": ops.sum(x, 0),
+        "the batch cannot be taken apart": ops.unstack(x, 4, axis=0)[0],
+    }.items():
+        with pytest.raises(UnsupportedLayerError, match="first axis is not the batch"):
+            write(keras.Model(x, outputs))
+        with pytest.raises(UnsupportedLayerError, match=message):
+            write(keras.Model(x, outputs), 4)
+    with pytest.raises(UnsupportedLayerError, match="first axis is not the batch"):
+        write(keras.Model(x, ops.einsum("nac->ac", x)))
+    kept = (ops.einsum("nac,nbc->nab", x, x), ops.matmul(np.ones((3, 4), "float32"), x))
+    proto, _ = write(keras.Model(x, kept))
+    assert [y.type.tensor_type.shape.dim[0].dim_param for y in proto.graph.output] == [
+        "batch",
+        "batch",
+    ]
+
+
+def test_a_batch_size_that_is_built_in_is_needed(tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, x + np.arange(12, dtype="float32").reshape(4, 3))
+    with pytest.raises(ValueError, match="Add 'add.*does not take any number of im"):
+        ks.to_onnx(model, tmp_path / "a.onnx", verify=False)
+    with pytest.raises(ValueError, match="Add 'add.*does not take 3 of images"):
+        ks.to_onnx(model, tmp_path / "a.onnx", batch_size=3)
+    assert not list(tmp_path.iterdir())
+    assert ks.to_onnx(model, tmp_path / "a.onnx", batch_size=4).batch_size == 4

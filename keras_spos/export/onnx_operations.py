@@ -52,17 +52,9 @@ def _unstack(g, layer, shape, x):
 
 
 def _change_axes(g, layer, shape, x):
-    """Axes of size one come or go. Without axes, a batch of one would go as well."""
-    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
-    rank = max(len(shape), len(x.shape))
-    if any(axis is None or axis % rank == 0 for axis in axes):
-        raise UnsupportedLayerError("the batch may be another axis then.")
-    return reshape(g, layer, shape, x)
-
-
-def _reshape(g, layer, shape, x):
-    if math.prod(shape[1:]) != math.prod(x.shape[1:]):
-        raise UnsupportedLayerError("the batch becomes part of another axis.")
+    """Axes of size one come or go."""
+    if layer.axis is None:
+        raise UnsupportedLayerError("a batch of one would go as well.")
     return reshape(g, layer, shape, x)
 
 
@@ -152,7 +144,7 @@ WRITERS = {
     functions.Minimum: merge("Min"),
     functions.Multiply: merge("Mul"),
     functions.Negative: _of_each("Neg"),
-    functions.Reshape: _reshape,
+    functions.Reshape: reshape,
     functions.Split: _split,
     functions.Sqrt: _of_each("Sqrt"),
     functions.Square: _square,

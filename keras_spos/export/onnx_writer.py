@@ -34,6 +34,9 @@ _CASTS = (
     keras.layers.Rescaling,
 )
 
+# An open batch counts as a size that nothing else has.
+_OPEN = 7919
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -54,15 +57,17 @@ class Graph:
     """ONNX nodes and constants under construction.
 
     Attributes:
+        batch_size: How many images it takes, or None for any number.
         nodes: `onnx.NodeProto`s in the order of computation.
         constants: A dict from name to array.
         scope: The name of the Keras layer that is being written.
         levels: For each quantizer of activations, the `Value` of its levels.
     """
 
-    def __init__(self, opset):
+    def __init__(self, opset, batch_size):
         """Starts an empty graph."""
         self.opset = opset
+        self.batch_size = batch_size
         self.nodes = []
         self.constants = {}
         self.scope = ""
@@ -138,7 +143,7 @@ def write(model, batch_size=None, opset=17, channels_first=()):
         raise UnsupportedLayerError(
             f"Model {model.name!r} ({type(model).__name__}) has no graph of layers."
         )
-    graph = Graph(opset)
+    graph = Graph(opset, batch_size)
     inputs = []
     for tensor in model.inputs:
         shape = (None, *tensor.shape[1:])
@@ -151,7 +156,7 @@ def write(model, batch_size=None, opset=17, channels_first=()):
     outputs = _write_graph(graph, model, inputs)
     named = _name_outputs(graph, outputs, model.output_names, inputs, channels_first)
     fold(graph, [value.name for value in named])
-    return _assemble(graph, model, inputs, named, batch_size), graph.levels
+    return _assemble(graph, model, inputs, named), graph.levels
 
 
 def _layout(name, shape, channels_first):
@@ -208,8 +213,8 @@ def _write_layer(graph, layer, args, kwargs, node):
                 f"Layer {described} takes or gives {tensor.dtype}, not float32."
             )
     graph.scope = layer.name
-    shapes = _shapes(node, layer, args, kwargs)
     try:
+        shapes = _shapes(graph, node, layer, args, kwargs)
         written = writer(graph, layer, shapes[0], *args, **kwargs)
     except UnsupportedLayerError as error:
         raise UnsupportedLayerError(f"Layer {described}: {error}") from None
@@ -220,15 +225,32 @@ def _write_layer(graph, layer, args, kwargs, node):
     ]
 
 
-def _shapes(node, layer, args, kwargs):
-    """Shapes of a call's outputs, also in a nested model that leaves sizes open."""
+def _shapes(graph, node, layer, args, kwargs):
+    """Shapes of a call's outputs, also in a nested model that leaves sizes open.
+
+    Layers keep the batch apart, but for one; operations may do anything to it.
+    """
     outputs = node.outputs
-    if any(None in tensor.shape[1:] for tensor in outputs):
+    keeps = isinstance(layer, keras.Layer)
+    keeps = keeps and not isinstance(layer, keras.layers.Concatenate)
+    if not keeps or any(None in tensor.shape[1:] for tensor in outputs):
+        batch = graph.batch_size or _OPEN
         args, kwargs = keras.tree.map_structure(
-            lambda x: keras.KerasTensor(x.shape) if isinstance(x, Value) else x,
+            lambda x: (
+                keras.KerasTensor((batch, *x.shape[1:])) if isinstance(x, Value) else x
+            ),
             (args, kwargs),
         )
-        outputs = keras.tree.flatten(layer.compute_output_spec(*args, **kwargs))
+        try:
+            outputs = keras.tree.flatten(layer.compute_output_spec(*args, **kwargs))
+        except ValueError as error:
+            number = graph.batch_size or "any number"
+            raise ValueError(
+                f"{type(layer).__name__} {layer.name!r} does not take {number} of "
+                f"images, to pass as batch_size: {error}"
+            ) from error
+        if any(tensor.shape[:1] != (batch,) for tensor in outputs):
+            raise UnsupportedLayerError("its outputs' first axis is not the batch.")
     return [(None, *tensor.shape[1:]) for tensor in outputs]
 
 
@@ -257,10 +279,12 @@ def _name_outputs(graph, outputs, names, inputs, channels_first):
     return result
 
 
-def _assemble(graph, model, inputs, outputs, batch_size):
+def _assemble(graph, model, inputs, outputs):
     def info(value, dtype):
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        shape = [(batch_size or "batch", *value.shape[1:])[i] for i in value.order]
+        shape = [
+            (graph.batch_size or "batch", *value.shape[1:])[i] for i in value.order
+        ]
         return helper.make_tensor_value_info(value.name, kind, shape)
 
     used = {name for node in graph.nodes for name in node.input}
