@@ -280,6 +280,8 @@ class PathTrainer(Functional):
         def symbolic(value):
             if value is None:
                 return None
+            if isinstance(value, np.ndarray):  # Which JAX takes as 32 bits.
+                value = ops.convert_to_tensor(value)
             return keras.KerasTensor(
                 value.shape, keras.backend.standardize_dtype(value.dtype)
             )
