@@ -345,3 +345,25 @@ def test_comparing_tables(blocks, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             compare(first, other)
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64", "bool"])
+def test_inputs_are_measured_that_are_indices_or_masks(tmp_path, kind):
+    import keras
+
+    from hardware.blocks import export_blocks
+    from hardware.engines import open_engine
+    from keras_spos import ChoiceBlock, Supernet
+
+    words, x = keras.Input((5,), dtype=kind), keras.Input((5,), dtype=kind)
+    numbers = keras.ops.cast(x, "float32")
+    options = [keras.Model(x, keras.ops.stack([numbers, numbers], axis=-1))]
+    if kind != "bool":
+        # Of two words, so that nearly every index is one too many.
+        options.append(keras.Model(x, keras.layers.Embedding(2, 2)(x)))
+    net = Supernet(words, keras.layers.Dense(2)(ChoiceBlock(options)(words)))
+    manifest = export_blocks(net, tmp_path, verbose=False)
+    files = {key: manifest.path(entry) for key, entry in manifest.files.items()}
+    with open_engine("onnxruntime", "cpu") as engine:
+        results = measure(files, engine, tmp_path / "log", QUICK, "blocks", False)
+    assert not [r["error"] for r in results.values() if "error" in r]

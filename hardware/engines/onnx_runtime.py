@@ -178,10 +178,19 @@ def _random(rng, tensor):
         "tensor(float)": np.float32,
         "tensor(float16)": np.float16,
         "tensor(uint8)": np.uint8,
+        "tensor(int32)": np.int32,
+        "tensor(int64)": np.int64,
+        "tensor(bool)": np.bool_,
     }
     if tensor.type not in kinds:
         raise EngineError(f"Inputs are among {list(kinds)}. Received: {tensor.type}.")
     kind = kinds[tensor.type]
     if kind is np.uint8:
         return rng.integers(0, 256, tensor.shape).astype(kind)
+    if kind in (np.int32, np.int64):
+        # The one index that embeddings of every size have.
+        return np.zeros(tensor.shape, kind)
+    if kind is np.bool_:
+        # A mask that leaves nothing out.
+        return np.ones(tensor.shape, kind)
     return rng.standard_normal(tensor.shape).astype(kind)
