@@ -6,6 +6,7 @@
     python -m hardware predict table.json --path 0,6,6,6,2,...
     python -m hardware compare table.json other.json
 
+Blocks of a supernet of one's own: ``hardware.blocks.export_blocks(net, "blocks/")``.
 `blocks` runs where Keras is; everything else needs numpy and an inference engine alone,
 so the folder of blocks (and this one) is what travels to the device. The table comes
 back: ``ks.CostTable.load("table.json") <= 20`` is a limit of 20 ms.

@@ -163,7 +163,22 @@ def export_blocks(
 
 
 def export_networks(net, manifest, count, seed=0, verbose=True):
-    """Exports random networks whole, as many as are missing, and notes their paths."""
+    """Exports random networks whole, as many as are missing, and notes their paths.
+
+    Args:
+        net: The `Supernet` whose blocks were exported.
+        manifest: The blocks' `Manifest`.
+        count: How many networks there will be.
+        seed: Seed of the random networks.
+        verbose: Whether to show progress.
+    """
+    # Folders of earlier versions have no "network".
+    exported = manifest.data["space"], manifest.data.get("network", net.space.network)
+    if exported != (json.loads(net.space.to_json()), net.space.network):
+        raise ValueError(
+            f"Expected the supernet of the blocks in {manifest.folder}. Received: "
+            f"another, {net.name!r}, of {net.space}."
+        )
     os.makedirs(os.path.join(manifest.folder, "networks"), exist_ok=True)
     known = {tuple(n["path"]) for n in manifest.networks.values()}
     drawn = (tuple(map(int, p)) for p in net.space.sample(20 * count, seed))

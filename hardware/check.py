@@ -40,7 +40,8 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
         raise ValueError(
             f"Expected at least {LEAST} whole networks in {manifest.folder}. Received: "
             f"{len(manifest.networks)}. Export them with python -m hardware blocks "
-            "--networks 60, or run check where Keras is."
+            "--networks 60, or run check where Keras is; for a supernet of your own "
+            "with export_networks(net, read_manifest(folder), 60)."
         )
     settings = dataclasses.replace(
         settings or Settings(), statistic=table.metadata["statistic"]

@@ -95,6 +95,20 @@ def test_other_networks_under_the_same_names_are_measured(blocks, tmp_path):
         assert row["measured_ms"] == 2 * table(row["path"])[0]
 
 
+def test_networks_are_exported_of_the_blocks_own_net_alone(blocks):
+    from models import small_net
+
+    from hardware.blocks import export_networks
+
+    folder, net = blocks
+    manifest = read_manifest(folder)
+    export_networks(net, manifest, len(manifest.networks), verbose=False)
+    for other in (small_net(blocks=1), small_net(kernel_size=3)):
+        with pytest.raises(ValueError, match="Expected the supernet of the blocks in"):
+            export_networks(other, manifest, 13, verbose=False)
+    assert read_manifest(folder).networks == manifest.networks
+
+
 def test_a_check_without_enough_networks(blocks, tmp_path):
     folder, net = blocks
     measured(folder, Stopwatch(), tmp_path)
