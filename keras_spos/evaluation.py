@@ -164,7 +164,7 @@ class Evaluator:
 
     def predict(self, path):
         """Outputs for the validation images on a path, with its own statistics."""
-        ((_, _, predictions),) = self._run([self.net.space.path(path)])
+        ((_, _, (predictions, _)),) = self._run([self.net.space.path(path)])
         return predictions
 
     def statistics(self, path):
@@ -212,7 +212,7 @@ class Evaluator:
                 "supernet's weights or the images are not finite."
             )
         scores = [
-            score_of(metric, self.net, self.labels, predictions)
+            score_of(metric, self.net, self.labels, *predictions)
             for metric in self._metrics()
         ]
         return scores if isinstance(self.metric, tuple) else scores[0]

@@ -104,8 +104,14 @@ class State:
             )
 
     def predictions(self, engine):
-        """The network's outputs for all validation images, at its end."""
-        packed = [engine.pack(t) for t in self.validation]
+        """The network's outputs for all validation images, at its end.
+
+        And what they are the softmax or sigmoid of, see `engine.logits`.
+        """
+        packed = [
+            (engine.pack(t), {i: t[key] for i, key in engine.logits.items()})
+            for t in self.validation
+        ]
         return concatenated(keras.tree.map_structure(ops.convert_to_numpy, packed))
 
 

@@ -92,9 +92,23 @@ def _is_error(metric):
     return of_errors or isinstance(metric, counts)
 
 
-def score_of(metric, net, labels, predictions):
-    """A metric's value; the loss with the opposite sign. Higher is better."""
+def score_of(metric, net, labels, predictions, logits):
+    """A metric's value; the loss with the opposite sign. Higher is better.
+
+    Args:
+        metric: See `check_metric`.
+        net: A model.
+        labels: The array of all labels, or several.
+        predictions: The outputs for them.
+        logits: Dict from an output's index to what it is the softmax or sigmoid of, as
+            far as losses look at that.
+    """
     if metric == "loss":
+        outputs = list(map(ops.convert_to_tensor, keras.tree.flatten(predictions)))
+        for i, value in logits.items():
+            # Where Keras' losses look for them.
+            outputs[i]._keras_logits = ops.convert_to_tensor(value)
+        predictions = keras.tree.pack_sequence_as(predictions, outputs)
         if len(net.outputs) == 1:
             (predictions,) = keras.tree.flatten(predictions)  # As labels come.
         loss = CompileLoss(net.loss, _loss_weights(net), output_names=net.output_names)

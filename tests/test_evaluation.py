@@ -13,7 +13,7 @@ from models import (
     values,
 )
 
-from keras_spos import Evaluator, Supernet, recalibrate
+from keras_spos import ChoiceBlock, Evaluator, Supernet, recalibrate
 from keras_spos.recalibration import State
 
 IMAGES, _ = data(12, seed=1)
@@ -198,6 +198,28 @@ def test_several_outputs_are_scored_by_a_function(net, paths, outputs, memory):
             score((X, {**labels, name: labels[name][:19]}))
     with pytest.raises(ValueError, match=r"return a number.*shape \(20,\)"):
         score((X, labels), lambda labels, outputs: np.ones(20))(paths[0])
+
+
+@pytest.mark.parametrize("memory", [4e9, 1])
+@pytest.mark.parametrize("several", [False, True])
+def test_the_loss_of_probabilities_near_zero_is_that_of_evaluate(several, memory):
+    """Keras takes it from the logits on TensorFlow, and clips it at 16 on JAX."""
+    inputs = keras.Input((2,))
+    options = [keras.layers.Dense(3, kernel_initializer="ones") for _ in range(2)]
+    x = ChoiceBlock(options)(inputs)
+    b = keras.layers.Softmax(name="b")(50.0 * x * np.arange(3, dtype="float32"))
+    outputs = {"b": b, "a": keras.layers.Dense(1, "sigmoid", name="a")(x)}
+    net = Supernet(inputs, outputs if several else b)
+    loss = {"b": "sparse_categorical_crossentropy", "a": "binary_crossentropy"}
+    net.compile("sgd", loss if several else loss["b"])
+    x = np.ones((3, 2), "float32")
+    labels = {"b": np.array([0, 1, 2]), "a": np.array([[0], [1], [1]])}
+    labels = labels if several else labels["b"]
+    score = Evaluator(
+        net, None, (x, labels), "loss", 2, recalibrate=False, memory=memory
+    )
+    expected = net.evaluate(x, labels, verbose=0, return_dict=True)["loss"]
+    np.testing.assert_allclose(-score((0,)), [expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [dict, list])
