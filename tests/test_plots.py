@@ -115,6 +115,8 @@ def test_histogram_does_not_draw_legal_values_beyond_the_limit(tmp_path):
     area = np.diff(outline[::2, 0]) @ outline[1:-1:2, 1]
     np.testing.assert_allclose(area, 1)
     assert is_png(tmp_path / "histogram.png")
+    (alone,) = plots.plot_histogram(costs, bins=7).axes
+    assert len(alone.patches) == 2 and alone.get_legend() is None
 
 
 @pytest.mark.parametrize("limit", [-3, 10.7, 50])

@@ -145,7 +145,7 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
     """How a cost or score is distributed, for one group or several.
 
     Args:
-        values: Dict from a name to a float array ``[n]``.
+        values: A float array ``[n]``, or a dict from a name to each of several.
         path: A file to write.
         xlabel: What the values are.
         markers: Dict from a label to a value to mark by a vertical line. The first one
@@ -156,6 +156,8 @@ def plot_histogram(values, path=None, xlabel="cost", markers=None, bins=50, titl
     Returns:
         A `Figure`; the area of each histogram is 1.
     """
+    if not isinstance(values, dict):
+        values = {"all": values}
     figure, axes = new_figure((7.2, 3.8), title)
     markers = markers or {}
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
