@@ -260,11 +260,17 @@ class Limit:
         """Which paths meet the limit, as a bool array ``[n]``."""
         return self.table(paths) <= self.value
 
+    def rounding(self):
+        """More than sums of the table's costs in different orders may differ by."""
+        groups = self.table.grouped().values()
+        largest = sum(float(abs(costs).max()) for costs in groups)
+        return 1e-9 * (abs(self.table.base) + largest)
+
     def check_feasible(self):
         """Raises `InfeasibleLimitError` if no path of the space can meet the limit."""
         low, high = self.table.reachable_range()
-        # The cheapest path's own sum may differ from `low` in the last digit.
-        if not self.value >= low - 1e-9 * abs(low):
+        # The cheapest path's own sum may differ from `low` in the last digits.
+        if not self.value >= low - self.rounding():
             raise InfeasibleLimitError(
                 f"No architecture has {self.table.name} <= {self.value:g}. This space "
                 f"reaches {low:g} to {high:g} {self.table.unit}."

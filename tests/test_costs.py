@@ -76,6 +76,15 @@ def test_the_lowest_cost_can_be_reached(sign):
     limit.check_feasible()
 
 
+def test_the_lowest_cost_can_be_reached_where_costs_cancel():
+    """As in a table of differences from the cheapest path: the sum is not exactly 0."""
+    blocks = [Block("x", (0,), [0.1, 0.5]), Block("y", (1,), [0.2] * 3)]
+    table = CostTable(SPACE, -0.1 - 0.2, blocks)
+    limit = table <= table([(0, 0)])[0]
+    assert table.reachable_range()[0] > limit.value
+    limit.check_feasible()
+
+
 def test_reachable_range_is_exact_where_blocks_share_a_decision():
     blocks = [Block(str(i), (0,), np.array(c)) for i, c in enumerate([[1, 5], [5, 1]])]
     assert CostTable(SPACE, 0, blocks).reachable_range() == (6, 6)

@@ -113,10 +113,8 @@ def _inequalities(limits, rng):
     for limit in limits:
         table = limit.table
         factors = list(table.grouped().items())
-        magnitude = abs(limit.value) + abs(table.base)
-        magnitude += sum(float(abs(costs).max()) for _, costs in factors)
-        # The table adds its blocks in another order, so the last digits differ.
-        budget = limit.value - table.base + 1e-9 * magnitude
+        # The table adds its blocks in another order.
+        budget = limit.value - table.base + limit.rounding()
         inequalities.append((factors, budget))
         low, high = table.reachable_range()
         scale = high - low if high > low else 1.0
