@@ -56,9 +56,10 @@ def sample_legal(space, n, limits=(), seed=0, exclude=frozenset()):
     n = min(n, space.size)
 
     def add(paths):
-        for path in map(tuple, paths[meets(limits, paths)].tolist()):
+        for row in paths[meets(limits, paths)]:
             if len(found) == n:
                 break
+            path = tuple(row.tolist())
             if path not in exclude:
                 found[path] = None
 
