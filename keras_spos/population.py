@@ -56,9 +56,11 @@ def score_all(score, paths, checkpoint=None, chunk=500, merge=None, verbose=True
     )
     with show:
         while len(scores) < len(unique):
-            if checkpoint is not None:
-                check_writable(checkpoint)  # Before the work is done, not after.
+            # Before the work is done, not after.
+            _check_writable(checkpoint, unique, identity, scores)
             new = _checked(score, unique[len(scores) : len(scores) + chunk])
+            # Scoring takes long: another process may have begun.
+            _check_writable(checkpoint, unique, identity, scores)
             scores = np.concatenate([scores, new]) if len(scores) else np.array(new)
             _write(checkpoint, unique, identity, scores)
             show.update(len(new))
@@ -85,6 +87,19 @@ def _checked(score, paths):
             f"{tuple(paths[bad].tolist())}."
         )
     return scores
+
+
+def _check_writable(checkpoint, unique, identity, scores):
+    """Raises an error if the file cannot be written, or is by now another's."""
+    if checkpoint is None:
+        return
+    check_writable(checkpoint)
+    if os.path.exists(checkpoint):
+        if not np.array_equal(_read(checkpoint, unique, identity), scores):
+            raise ValueError(
+                f"{checkpoint} was changed while its paths were scored: another "
+                "process goes on with it, too. Let one of them run alone."
+            )
 
 
 def _read(checkpoint, unique, identity):

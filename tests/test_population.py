@@ -135,6 +135,23 @@ def test_scores_that_cannot_be_kept(score, message, tmp_path):
         score_all(score, [(1, 0), (0, 0), (1, 1)], chunk=2, verbose=False)
 
 
+def test_two_processes_do_not_write_scores_to_one_file(tmp_path):
+    paths = np.arange(6)[:, None]
+    options = {"checkpoint": tmp_path / "scores.npz", "chunk": 2, "verbose": False}
+    begun = []
+
+    def score(paths):
+        # Another process has begun meanwhile, and is ahead.
+        if not begun:
+            begun.append(paths)
+            score_all(lambda paths: paths[:, 0] * 2, np.arange(6)[:, None], **options)
+        return paths[:, 0] * 3
+
+    with pytest.raises(ValueError, match="scores.npz was changed while"):
+        score_all(score, paths, **options)
+    assert score_all(score, paths, **options).tolist() == [0, 2, 4, 6, 8, 10]
+
+
 def of_the_future():
     """An archive of a version that is not known, as one wrong byte makes it."""
     file = io.BytesIO()

@@ -206,6 +206,26 @@ def test_a_foreign_checkpoint_is_refused_and_kept(change, message, tmp_path):
     assert checkpoint.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"seed": 1}, r"another search.* seed \(1 there, 0 here\)"), ({}, "was changed")],
+)
+def test_two_searches_do_not_write_to_one_file(change, message, tmp_path):
+    options = {"checkpoint": str(tmp_path / "run.json"), "population": 5}
+    other = Landscape(SPACE)
+
+    def score(paths):
+        # Another process has begun meanwhile, and is ahead.
+        if not other.calls:
+            evolve(SPACE, other, generations=3, **options | change)
+        return other.truth(paths)
+
+    with pytest.raises(ValueError, match=message):
+        evolve(SPACE, score, generations=2, **options)
+    kept = evolve(SPACE, never, generations=3, **options | change)
+    assert [row["path"] for row in kept.history] == other.paths
+
+
 def test_scores_of_another_supernet_are_refused(tmp_path):
     class Identified(Landscape):
         def identity(self):

@@ -37,9 +37,11 @@ class Checkpoint:
         self.generations = np.empty(0, dtype=np.int64)
         self.paths = np.empty((0, space.num_decisions), dtype=np.int64)
         self.scores = np.empty(0)
+        self._written = None  # What the file holds.
         if self.path is not None and os.path.exists(self.path):
             rows = _read(self.path, self.settings)
             self._extend(rows["generations"], rows["paths"], rows["scores"])
+            self._written = _text(self.path)
 
     def generation(self, number):
         """Paths ``[n, d]`` and scores ``[n]`` of a generation, as far as scored."""
@@ -51,15 +53,23 @@ class Checkpoint:
         return not np.any(self.generations > generation)
 
     def check_writable(self):
-        """Raises OSError if the file cannot be written."""
-        if self.path is not None:
-            check_writable(self.path)
+        """Raises an error if the file cannot be written, or is by now another's."""
+        if self.path is None:
+            return
+        check_writable(self.path)
+        if os.path.exists(self.path) and _text(self.path) != self._written:
+            _read(self.path, self.settings)
+            raise ValueError(
+                f"Checkpoint {self.path} was changed while this search ran: another "
+                "process goes on with it, too. Let one of them run alone."
+            )
 
     def append(self, generation, paths, scores):
         """Adds what was scored and writes the file."""
+        self.check_writable()  # Scoring takes long: another search may have begun.
         self._extend([generation] * len(paths), paths, scores)
         if self.path is not None:
-            _write(self.path, self.settings, self._rows())
+            self._written = _write(self.path, self.settings, self._rows())
 
     def check_repeats(self, asked, paths, generation):
         """Raises ValueError unless `asked` begins with the checkpointed `paths`."""
@@ -98,14 +108,20 @@ def _digest(data):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _text(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
 def _write(path, settings, rows):
-    """Writes the file; a kill leaves the old one or the new."""
+    """Writes the file, and returns its text; a kill leaves the old one or the new."""
     data = {"format": _FORMAT, "settings": settings, "rows": rows}
     text = json.dumps({**data, "sha256": _digest(data)})  # `dump` is many times slower.
     with whole_file(path) as temporary, open(temporary, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    return text
 
 
 def _read(path, settings):
