@@ -192,6 +192,15 @@ def test_the_first_generation_begins_with_initial_paths(run, tmp_path):
         run(SPACE, score, **options)
 
 
+@SEARCHES
+def test_limits_may_come_from_a_generator(run):
+    limit = FLOPS <= np.median(FLOPS(SPACE.sample(1000)))
+    options = {"limits": (one for one in [limit]), "generations": 2}
+    if run is not random_search:
+        options["initial"] = search.sample_legal(SPACE, 5, [limit])
+    assert limit.satisfied(run(SPACE, Landscape(SPACE), **options).history.paths).all()
+
+
 def test_a_space_may_be_all_initial():
     space = make_space(2, 2)
     score = Landscape(space)

@@ -8,6 +8,12 @@ from keras_spos.costs import Block, CostTable, InfeasibleLimitError
 from keras_spos.search import descent, sample_legal, sampling
 
 
+@pytest.mark.parametrize("n", [-1, 2.5, None])
+def test_a_number_of_paths_is_none_or_more(n):
+    with pytest.raises(ValueError, match=f"at least 0. Received: n={n}"):
+        sample_legal(make_space(2, 2), n)
+
+
 def as_set(paths):
     return set(map(tuple, paths.tolist()))
 

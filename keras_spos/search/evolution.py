@@ -13,7 +13,11 @@ from pymoo.algorithms.base.genetic import GeneticAlgorithm
 from pymoo.core.infill import InfillCriterion
 from pymoo.core.population import Population
 
-from keras_spos.search.arguments import check_integers, checked_initial
+from keras_spos.search.arguments import (
+    check_integers,
+    checked_initial,
+    checked_limits,
+)
 from keras_spos.search.loop import ask_tell
 from keras_spos.search.operators import (
     ArchitectureProblem,
@@ -78,6 +82,7 @@ def evolve(
         ValueError: An argument or a score is not valid, or the checkpoint is damaged or
             belongs to another search.
     """
+    limits = checked_limits(limits)
     check_integers(1, population=population, generations=generations, topk=topk)
     crossover = population // 2 if crossover is None else crossover
     mutation = max(0, population - crossover) if mutation is None else mutation

@@ -12,7 +12,7 @@ Example:
 import numpy as np
 
 from keras_spos.costs import InfeasibleLimitError
-from keras_spos.search.arguments import checked_limits
+from keras_spos.search.arguments import check_integers, checked_limits
 from keras_spos.search.descent import Descent
 
 _SMALL_SPACE = 50_000  # number of paths that are simply listed
@@ -47,7 +47,9 @@ def sample_legal(space, n, limits=(), seed=0, exclude=frozenset()):
 
     Raises:
         InfeasibleLimitError: No path meets the limits (or none could be found).
+        ValueError: An argument is not valid.
     """
+    check_integers(0, n=n)
     limits, exclude = checked_limits(limits), frozenset(exclude)
     for limit in limits:
         limit.check_feasible()
