@@ -175,6 +175,11 @@ def test_the_index_is_read_once(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_stream, "_read_index", None)
     again = data.imagenet(prepared[0], validation_per_class=2, cache_dir=tmp_path)
     assert again.validation.names.tolist() == first.validation.names.tolist()
+    index = tmp_path / files[0]
+    for content in (b"", index.read_bytes()[:200]):
+        index.write_bytes(content)
+        with pytest.raises(ValueError, match="train.npz is truncated"):
+            data.imagenet(prepared[0], validation_per_class=2, cache_dir=tmp_path)
 
 
 def test_fit_on_the_stream(splits):

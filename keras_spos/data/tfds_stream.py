@@ -16,6 +16,8 @@ import pathlib
 
 import numpy as np
 
+from keras_spos.data.npz_file import open_npz
+
 # Encoded images, 110 kB each on average: 0.9 GB. Records are stored in an order that
 # is shuffled already, and the order of the files is drawn anew each epoch.
 SHUFFLE_BUFFER = 8192
@@ -132,7 +134,7 @@ def open_stream(builder, split, cache_dir):
     version = str(builder.info.version)
     path = pathlib.Path(cache_dir) / f"{builder.name}-{version}-{split}.npz"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as index:
+        with open_npz(path) as index:
             names, labels = index["names"], index["labels"]
     else:
         names, labels = _read_index(builder, split)
