@@ -34,6 +34,8 @@ SAME_ON_EVERY_BACKEND = [
     "hardware_command",
     "hardware_damaged",
     "hardware_tables",
+    "int8",
+    "int8_arguments",
     "macro_search_recipe",
     "mixpath_spaces",
     "mobile_spaces",
