@@ -24,9 +24,10 @@ def check_none_is_hidden(net):
 
 def check_files_can_hold(net):
     """Refuses layers that a file would hold twice, or several that it would join."""
-    for chain in net._flatten_layers():
-        names = [x.name for x in getattr(chain, "layers", ())]
-        if isinstance(chain, keras.Sequential) and len(set(names)) < len(names):
+    layers = net._flatten_layers()
+    for chain in (x for x in layers if isinstance(x, keras.Sequential)):
+        names = [x.name for x in chain.layers]
+        if len(set(names)) < len(names):
             raise ValueError(
                 "Keras saves a list of layers with each of them once. Received: "
                 f"{names} in {chain.name!r}. Write it as a Functional model, which may "

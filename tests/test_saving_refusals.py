@@ -50,6 +50,38 @@ def test_a_list_that_repeats_a_layer_is_not_saved(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Repeated(layers.Layer):
+    """Calls what it calls `layers` as it likes: here it is a number."""
+
+    def __init__(self, layers, **kwargs):
+        super().__init__(**kwargs)
+        self.layers = layers
+        self.dense = keras.layers.Dense(4)
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        for _ in range(self.layers):
+            x = self.dense(x)
+        return x
+
+    def get_config(self):
+        return {**super().get_config(), "layers": self.layers}
+
+
+def test_what_a_layer_of_the_users_calls_layers_is_its_own(tmp_path):
+    inputs, options = keras.Input((4,)), [Repeated(2), layers.Dense(4)]
+    net = ks.Supernet(inputs, ks.ChoiceBlock(options)(inputs))
+    net.save(tmp_path / "net.keras")
+    loaded = keras.models.load_model(tmp_path / "net.keras")
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), net.predict(x, verbose=0)
+    )
+
+
 def test_a_layer_that_also_stands_by_itself_is_saved(tmp_path):
     shared, relu = layers.Dense(4, name="shared"), layers.ReLU()
     x = inputs = keras.Input((4,))
@@ -96,12 +128,14 @@ def shared_twice(place):
         return ks.ChoiceBlock([keras.Model(image, shared(inner(image)))])
     if place == "list":
         return ks.ChoiceBlock([[inner, shared]])
+    if place == "options":
+        return ks.ChoiceBlock(chains)
     if place == "paths":
         return ks.MultiPathBlock(chains, max_paths=2)
     return ks.MultiPathBlock([ks.PathGroup([layers.ReLU()], before=x) for x in chains])
 
 
-@pytest.mark.parametrize("place", ["graph", "list", "paths", "groups"])
+@pytest.mark.parametrize("place", ["graph", "list", "options", "paths", "groups"])
 def test_a_file_of_a_layer_in_two_places_of_one_part(place, tmp_path):
     inputs = keras.Input((3,))
     net = ks.Supernet(inputs, shared_twice(place)(inputs))
