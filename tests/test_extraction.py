@@ -77,12 +77,13 @@ def test_fresh_inherits_nothing_and_gives_batch_norms_scale_and_offset(net):
     assert not np.any(np.equal(*values([fresh.trainable_variables[0], again])))
 
 
-def test_norms_with_one_of_scale_and_offset_keep_their_form():
+@pytest.mark.parametrize("center", [True, False])
+def test_norms_with_one_of_scale_and_offset_keep_their_form(center):
     inputs = keras.Input((3,))
-    norm = layers.BatchNormalization(center=True, scale=False)
+    norm = layers.BatchNormalization(center=center, scale=not center)
     net = Supernet(inputs, ChoiceBlock([norm, layers.ReLU()], "ab")(inputs))
     (fresh,) = net.extract((0,), fresh=True).layers[1:]
-    assert fresh.center and not fresh.scale
+    assert fresh.center == center != fresh.scale
 
 
 def test_paths_by_name_by_description_and_the_current_one(net):
@@ -130,8 +131,13 @@ def test_regularizers_and_constraints_come_along():
     assert len(frozen.extract((1, 0)).trainable_variables) == 4
 
 
-def test_image_shape_is_kept(net):
-    assert net.extract(PATH).input_shape == (None, *SHAPE)
+def test_shapes_and_names_of_inputs_are_kept(net):
+    subnet = net.extract(PATH)
+    assert subnet.input_shape == (None, *SHAPE)
+    assert (subnet.name, subnet.inputs[0].name) == ("small_subnet", "image")
+    inputs = keras.Input((3,), batch_size=2)
+    net = Supernet(inputs, ChoiceBlock([layers.ReLU(), layers.Identity()])(inputs))
+    assert net.extract().input_shape == (2, 3)
 
 
 def adapted(make=layers.Normalization, scale=3.0):
