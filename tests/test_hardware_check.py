@@ -215,6 +215,22 @@ def test_corrections_are_those_of_scipy():
         assert fit_correction(*x, other)[1][i] == held_out[i] != x[0][i]
 
 
+@pytest.mark.parametrize("per_block, kind", [(0.2, "linear"), (0.3, "per block")])
+def test_of_corrections_as_good_within_a_tenth_the_coarsest_is_chosen(per_block, kind):
+    rng = np.random.default_rng(4)
+    sums, counts = rng.uniform(5, 50, 40), rng.integers(3, 9, 40)
+    measured = 3 + sums * (1.2 + rng.normal(0, 0.05, 40)) + per_block * counts
+    correction, held_out = fit_correction(sums, counts, measured)
+    errors = correction["cross_validated_mape_percent"]
+    worse = errors["linear"] / errors["per block"]
+    assert 1.01 < worse < 1.09 if kind == "linear" else 1.11 < worse < 1.25
+    assert correction["kind"] == kind
+    # What predicts a network was not chosen by what it was measured at either.
+    for i in (1, 3):
+        other = np.where(np.arange(40) == i, 10 * measured, measured)
+        assert fit_correction(sums, counts, other)[1][i] == held_out[i]
+
+
 def test_statistics_by_hand():
     assert spread([1.0, 2.0, 4.0, 100.0]) == pytest.approx(1.4826 * 1.5)
     # Pairs: 12 tied in a, 13 and 23 concordant: 2 / sqrt(2 * 3).

@@ -337,6 +337,7 @@ def test_comparing_tables(blocks, tmp_path):
         (changed({"space": {"decisions": []}}), "different search spaces"),
         (changed(metadata={"network": {"block_0": "another"}}), "different networks"),
         (changed(metadata={"batch": 1}), "tables of one batch. Received: 2 and 1"),
+        (changed(metadata={"precision": "int8"}), "one precision. Received: .* int8"),
         (changed(metadata={"entries": {}}), "without one in common"),
         (
             measured(blocks[0], Stopwatch(fails={"k5"}), tmp_path, "fails"),
