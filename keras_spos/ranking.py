@@ -66,7 +66,7 @@ def tau_within(scores, truth, groups):
             f"shape {groups.shape}."
         )
     difference, pairs_scores, pairs_truth = 0.0, 0.0, 0.0
-    order = np.argsort(groups, kind="stable")
+    order = np.argsort(groups)
     starts = np.flatnonzero(groups[order][1:] != groups[order][:-1]) + 1
     for members in np.split(order, starts):
         parts = _concordance(scores[members], truth[members])

@@ -44,6 +44,7 @@ def test_one_case_by_hand():
     assert ranking.topk_regret([3, 2, 1, 0], [70, 80, 90, 85], k=3) == 0
     # Of equal scores the first counts.
     assert ranking.topk_regret([1, 1, 0], [70, 80, 90], k=1) == 20
+    assert ranking.topk_regret(np.arange(99) % 2, np.arange(99), k=9) == 98 - 17
 
 
 def test_ties_are_those_of_tau_b(tied):
@@ -66,6 +67,11 @@ def test_residual_tau_compares_within_ranges_only(tied):
     assert ranking.tau_within(scores, truth, names) == pytest.approx(
         tau_by_pairs(scores, truth, groups)
     )
+    assert ranking.tau_within(scores, truth, names.tolist()) == ranking.tau_within(
+        scores, truth, names
+    )
+    with pytest.raises(ValueError, match=r"group for each of 80 .* \(79,\)"):
+        ranking.tau_within(scores, truth, groups[1:])
     # Within ranges of one cost, the cost orders nothing.
     assert ranking.residual_tau(cost, truth, cost, bins=80) == 0
 
