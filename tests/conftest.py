@@ -33,6 +33,7 @@ SAME_ON_EVERY_BACKEND = [
     "hardware_check",
     "hardware_command",
     "hardware_damaged",
+    "hardware_measure",
     "hardware_tables",
     "int8",
     "int8_arguments",

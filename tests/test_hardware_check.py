@@ -48,7 +48,7 @@ def test_check_finds_what_a_block_takes_inside_a_network(blocks, tmp_path):
     corrected = CostTable.load(tmp_path / "table.json")
     for name, path in paths.items():
         assert corrected(path)[0] == pytest.approx(whole[name])
-    assert corrected.metadata["check"]["networks"] == 24
+    assert corrected.metadata["check"] == {"networks": 24, "raw": report["raw"]}
 
 
 def named(manifest, paths):
@@ -126,6 +126,28 @@ def test_a_check_without_enough_networks(blocks, tmp_path):
     for other, message in (("batch", "batch=8. Received: batch=2"), ("name", "manif")):
         with pytest.raises(ValueError, match=f"Expected a table of {message}"):
             checked(Manifest(folder, {**manifest.data, other: 8}), engine, tmp_path)
+
+
+def test_a_report_has_the_spread_of_each_network_and_what_failed(blocks, tmp_path):
+    class Slowing(Stopwatch):
+        """In the three rounds, 2, 3 and 4 ms."""
+
+        def open(self, path):
+            runner = super().open(path)
+            runner.ms += self.opened.count(self.opened[-1])
+            return runner
+
+    folder, net = blocks
+    measured(folder, Stopwatch(), tmp_path)
+    paths = list(net.space.enumerate()) * 2
+    engine = Slowing({str(i): 1.0 for i in range(32)}, fails={"1"})
+    report = checked(named(read_manifest(folder), paths), engine, tmp_path, False)
+    assert report["failures"] == {"1: 0,1": "cannot run 1"}
+    del paths[1]
+    assert [tuple(row["path"]) for row in report["measured"]] == paths
+    for row in report["measured"]:
+        assert row["measured_ms"] == 3
+        assert row["spread_ms"] == pytest.approx(1.4826)
 
 
 def test_networks_are_measured_as_the_table_was(blocks, tmp_path, monkeypatch):

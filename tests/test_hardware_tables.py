@@ -270,8 +270,9 @@ def test_settings_are_not_mixed(tmp_path):
     for changed in ({"seconds": 0.1}, {"min_runs": 9}, {"seed": 1}):
         with pytest.raises(ValueError, match=f"{[*changed][0]}: expected .*Remove it"):
             run(**changed)
-    for wrong in ({"rounds": 0}, {"rounds": -1}, {"seconds": -1}):
-        with pytest.raises(ValueError, match=f"Received: .*{[*wrong][0]}=-?[01]"):
+    wrongs = [{"rounds": 0}, {"rounds": -1}, {"seconds": -1}, {"seconds": np.inf}]
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=f"Received: .*{[*wrong][0]}=(-?[01]|inf)"):
             run(**wrong)
 
 
@@ -285,7 +286,8 @@ def test_lines_that_are_no_figures(tmp_path):
 
     run()
     lines = log.read_text().splitlines(keepends=True)
-    log.write_text("".join([lines[0], "[1]\n", "7\n", '{"key": "k3"}\n', *lines[2:]]))
+    lines[1:2] = ["[1]\n", "7\n", '{"key": "k3"}\n']
+    log.write_bytes("".join(lines).encode() + b"\xff\n")
     assert run() == 1
     for other in ("[1]\n", "notes\n", '{"a": 1}\n', "\n"):
         log.write_text(other)
