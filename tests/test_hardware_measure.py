@@ -9,7 +9,7 @@ from hardware.measure import Settings, measure
 
 
 class Slowing(engines.Engine):
-    """Each round takes one time more; of its runs, the first takes the least."""
+    """Rounds take 1, 4, 9.. ms a run; of its runs, the second takes twice the first."""
 
     def __init__(self, fails_at=None):
         self.opened, self.fails_at = 0, fails_at
@@ -21,7 +21,7 @@ class Slowing(engines.Engine):
         self.opened += 1
         if self.opened == self.fails_at:
             raise engines.EngineError("out of memory " * 99)
-        return Runs(self.opened)
+        return Runs(self.opened**2)
 
 
 class Runs(engines.Runner):
@@ -39,17 +39,17 @@ def run(engine, tmp_path, rounds, **settings):
 
 
 def test_rounds_are_summed_up(tmp_path):
-    # Medians of 6, 12, .. 30 ms, and lowest deciles of 2, 4, .. 10 ms.
+    # Medians of 6, 24, 54, 96 and 150 ms, lowest deciles of 2, 8, 18, 32 and 50 ms.
     result = run(Slowing(), tmp_path, 5)
-    assert result["latency_ms"] == result["median_ms"] == 18
-    assert result["spread_ms"] == pytest.approx(1.4826 * 6)
+    assert result["latency_ms"] == result["median_ms"] == 54
+    assert result["spread_ms"] == pytest.approx(1.4826 * 42)
     assert (result["rounds"], result["samples"]) == (5, 55)
-    # Those of the log again: their lower quartile, and the spread of 2, 4 and 6.
+    # Those of the log again: their lower quartile, and the spread of 2, 8 and 18.
     floor = run(Slowing(), tmp_path, 5, statistic="floor")
-    assert (floor["latency_ms"], floor["median_ms"]) == (4, 18)
-    assert floor["spread_ms"] == pytest.approx(1.4826 * 2)
+    assert (floor["latency_ms"], floor["median_ms"]) == (8, 54)
+    assert floor["spread_ms"] == pytest.approx(1.4826 * 6)
     two = run(Slowing(), tmp_path, 2, statistic="floor")
-    assert two["spread_ms"] == pytest.approx(1.4826)
+    assert two["spread_ms"] == pytest.approx(1.4826 * 3)
 
 
 def test_what_fails_has_the_rounds_before(tmp_path):
