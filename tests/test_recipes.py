@@ -127,6 +127,50 @@ def test_parts_made_from_other_images_are_refused(tmp_path):
         experiment.agree_on_data(again, splits)
 
 
+def test_an_experiment_scores_on_images_that_are_held_out(tmp_path):
+    settings = types.SimpleNamespace(
+        dataset="digits",
+        space={"input_shape": (8, 8, 3)},
+        train_per_class=3,
+        validation_per_class=2,
+        batch_size=5,
+        calibration_images=20,
+    )
+    args = types.SimpleNamespace(data_dir=None, seed=1)
+    one = experiment.BaseExperiment(settings, output(tmp_path), args)
+    splits, calibration = one.splits, one.calibration()
+    train, validation, test = splits.train, splits.validation, splits.test
+    assert (len(train), len(validation), len(calibration)) == (30, 20, 20)
+    assert np.bincount(calibration.labels).tolist() == [2] * 10
+    in_training = {image.tobytes() for image in train.images}
+    assert all(image.tobytes() in in_training for image in calibration.images)
+
+    def prepared(images):
+        return data.standardise(images, splits.mean, splits.std)
+
+    x, y = next(iter(one.test_data()))
+    np.testing.assert_allclose(x, prepared(test.images[:500]), 1e-5, 1e-6)
+    np.testing.assert_array_equal(y, test.labels[:500])
+    x, y = next(iter(one.training_data()))
+    known = prepared(train.images).reshape(30, -1)
+    for image, label in zip(np.array(x).reshape(5, -1), np.array(y), strict=True):
+        place = np.argmin(np.abs(known - image).max(axis=1))
+        np.testing.assert_allclose(image, known[place], 1e-5, 1e-6)
+        assert label == train.labels[place]
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Flatten()(inputs))
+    block = ks.ChoiceBlock([keras.layers.Dense(10), keras.layers.Dense(10)])
+    net = ks.Supernet(inputs, block(x))
+    held_out = prepared(validation.images), validation.labels
+    expected = ks.Evaluator(net, prepared(calibration.images), held_out)
+    np.testing.assert_allclose(
+        one.evaluator(net).predict((0,)), expected.predict((0,)), 1e-4, 1e-5
+    )
+    assert one.evaluator(net)([(0,), (1,)]).tolist() == expected([(0,), (1,)]).tolist()
+    again = experiment.BaseExperiment(settings, one.output, args, splits)
+    assert again.splits is splits
+
+
 def test_an_output_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -284,6 +328,10 @@ def test_the_commit_is_of_the_code(tmp_path, monkeypatch):
     git(code, "commit", "-m", "recipes")
     head = git(code, "rev-parse", "--short=12", "HEAD")
     assert commit_of_copy(code) == head
+    git(code, "rm", "--cached", "common.py")
+    git(code, "add", "--intent-to-add", "common.py")
+    assert commit_of_copy(code) == f"{head}+changes"
+    git(code, "reset")
     monkeypatch.setenv("PATH", "")
     assert commit_of_copy(code) == "unknown"
 

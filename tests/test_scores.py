@@ -100,6 +100,16 @@ def test_a_label_of_pixels_that_are_not_classified():
     assert Evaluator(net, x, (x, y))([(0,)]) == 0
 
 
+def test_labels_that_are_shares_of_classes():
+    net, (x, y) = randomize(dense_net()), data(20, (3,))
+    shares = 0.1 + 0.6 * np.eye(CLASSES)[y]
+    scores = [
+        Evaluator(net, None, (x, labels), recalibrate=False)((0, 1))
+        for labels in (y, shares)
+    ]
+    assert scores[0] == scores[1]
+
+
 def test_names_that_keras_numbers_are_no_identity():
     function = keras.metrics.sparse_categorical_accuracy
     identities = set()
