@@ -24,6 +24,7 @@ from recipes.common import (
     _without_folders,
     checksum,
     checksum_of,
+    existing_file,
     parser_for,
 )
 
@@ -167,8 +168,13 @@ def test_an_experiment_scores_on_images_that_are_held_out(tmp_path):
         one.evaluator(net).predict((0,)), expected.predict((0,)), 1e-4, 1e-5
     )
     assert one.evaluator(net)([(0,), (1,)]).tolist() == expected([(0,), (1,)]).tolist()
-    again = experiment.BaseExperiment(settings, one.output, args, splits)
-    assert again.splits is splits
+    # Another seed draws other images, from the data that is loaded already.
+    args.seed = 2
+    two = experiment.BaseExperiment(settings, one.output, args, splits)
+    assert two.splits is splits
+    assert not np.array_equal(two.calibration().images, calibration.images)
+    labels = [list(next(iter(e.training_data()))[1]) for e in (one, two)]
+    assert labels[0] != labels[1]
 
 
 def test_an_output_folder_that_cannot_be_written_to(tmp_path):
@@ -195,7 +201,11 @@ def test_a_folder_goes_on_with_what_it_was_begun(name, begun, other, tmp_path):
     assert len(output(tmp_path, resume=True).runs) == 2
     # Entries of earlier versions told neither.
     (tmp_path / "runs.json").write_text('[{"minutes": 1.0}]')
-    assert len(output(tmp_path, resume=True, **{name: other}).runs) == 2
+    again = output(tmp_path, resume=True, **{name: other})
+    assert len(again.runs) == 2
+    again.report({}, None)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["provenance"]["minutes"] == 1.0
 
 
 def test_a_folder_is_of_one_recipe(tmp_path):
@@ -294,6 +304,11 @@ def test_folders_are_of_the_user_and_not_reported(tmp_path, monkeypatch):
     assert (args.data_dir, args.output_dir) == (str(tmp_path), f"{tmp_path}/out")
     expected = "--data-dir=DIR --output-dir=DIR --seed=1 --network DIR"
     assert _without_folders(words) == expected.split()
+    (tmp_path / "a.keras").touch()
+    assert existing_file("~/a.keras") == f"{tmp_path}/a.keras"
+    # A variable that is empty is as good as none.
+    monkeypatch.setenv("KERAS_SPOS_DATA", "")
+    assert not parser_for("", ["smoke"]).parse_args([]).data_dir
 
 
 def git(folder, *words):
