@@ -69,6 +69,14 @@ def test_a_list_of_layers_is_one_group_with_a_shadow_norm():
         np.testing.assert_allclose(y, expected * scale, 1e-6)
 
 
+def test_a_shadow_norm_is_made_of_batch_norms_of_its_settings():
+    usual = {"momentum": 0.9, "epsilon": 1e-5, "center": True, "scale": True}
+    other = {"momentum": 0.7, "epsilon": 0.1, "center": False, "scale": False}
+    for given, expected in (({}, usual), (other, other)):
+        for norm in ShadowBatchNormalization(3, **given).norms:
+            assert {name: getattr(norm, name) for name in expected} == expected
+
+
 def test_a_group_may_lack_what_another_has():
     bare = PathGroup([layers.Identity(), layers.ReLU()], name="bare")
     block = MultiPathBlock([group("g", 2, filters=4), bare], 2, name="block")
