@@ -153,3 +153,26 @@ def test_paper_presets_have_the_papers_steps(recipe, images, epochs):
     left = images - classes * paper.validation_per_class
     steps = left // paper.batch_size * paper.epochs
     assert steps == pytest.approx(images / paper.batch_size * epochs, rel=0.005)
+
+
+def test_a_row_of_table_3_by_hand():
+    cells = [[0], [1], [2]]
+    truth, params = {(0,): 0.1, (1,): 0.2, (2,): 0.3}, {(0,): 3, (1,): 2, (2,): 1}
+    runs = [
+        {
+            "m": 4,
+            "shadow": True,
+            "cells": cells,
+            "learned": {"accuracy": [3, 2, 1], "loss": [1, 3, 2]},
+            "calibrated": {"accuracy": accuracies, "loss": [1, 2, 3]},
+        }
+        # Of three pairs, one is out of order; none is.
+        for accuracies in ([1, 3, 2], [1, 2, 3])
+    ]
+    row = mixpath_table3._judge(runs, True, truth, params)
+    assert mixpath_table3._cells(row) == [
+        *(4, "shadow", "yes", "0.667 (0.471)", "1.000 (0.000)"),
+        *("-1.000", "3/3", "0.597 (0.037)"),
+    ]
+    row = mixpath_table3._judge(runs, False, truth, params)
+    assert mixpath_table3._cells(row)[2:5] == ["no", "-1.000 (0.000)", "0.333 (0.000)"]

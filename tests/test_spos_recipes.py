@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import types
 
 import keras
 import pytest
@@ -90,3 +91,13 @@ def test_figure_1_keeps_its_table(smoke, monkeypatch):
     folder, result = smoke(spos_figure1)
     assert list(result.values()) == 3 * [curve]
     assert "| drop rate 0.5 | 25.00 |" in (folder / "table.md").read_text()
+
+
+def test_a_row_of_table_7_by_hand():
+    settings = types.SimpleNamespace(iterations=7200, retrain_iterations=1800)
+    result = {"bytes": 30e6, "seconds": 0.5, "seconds_a_path": 9.0}
+    base = {"bytes": 10e6, "seconds": 0.25, "seconds_retraining": 6.0}
+    # Megabytes, seconds a step, and the hours of training, search and retraining.
+    measured = ["30", "3.00", "0.500", "2.00", "1.0", "2.50", "3.0", "6.5"]
+    row = spos_table7._row("FBNet", result, base, settings)
+    assert row == ["FBNet", *measured, "63 (2.62)", "20 (1.67)", "0", 16, 36]
