@@ -174,5 +174,6 @@ def test_a_row_of_table_3_by_hand():
         *(4, "shadow", "yes", "0.667 (0.471)", "1.000 (0.000)"),
         *("-1.000", "3/3", "0.597 (0.037)"),
     ]
-    row = mixpath_table3._judge(runs, False, truth, params)
-    assert mixpath_table3._cells(row)[2:5] == ["no", "-1.000 (0.000)", "0.333 (0.000)"]
+    row = mixpath_table3._cells(mixpath_table3._judge(runs, False, truth, params))
+    assert row[2:5] == ["no", "-1.000 (0.000)", "0.333 (0.000)"]
+    assert row[-1] == "0.393 (0.017)"

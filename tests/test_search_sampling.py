@@ -156,11 +156,12 @@ def test_limits_that_all_but_exclude_each_other():
     """What costs less of one costs about as much more of the other."""
     space, rng = make_space(*[5] * 16), np.random.default_rng(0)
     costs = rng.uniform(1, 5, (16, 5))
-    opposite = 6 - costs + rng.normal(0, 0.3, (16, 5))
+    # In another unit.
+    opposite = 1e6 * (6 - costs + rng.normal(0, 0.3, (16, 5)))
     limits = [
         CostTable(space, 0, [Block(str(i), (i,), row) for i, row in enumerate(table)])
         <= limit
-        for table, limit in ((costs, 48), (opposite, 43.2))
+        for table, limit in ((costs, 48), (opposite, 43.2e6))
     ]
     assert len(sample_legal(space, 10, limits)) == 10
 
