@@ -147,10 +147,11 @@ def _check(args):
     out = args.out or f"{os.path.splitext(args.table)[0]}-check.json"
     _check_out(out)
     manifest = read_manifest(args.folder)
-    if max(args.networks, len(manifest.networks)) < LEAST:
+    args.networks = min(args.networks, manifest.paths)
+    least = min(LEAST, manifest.paths)
+    if max(args.networks, len(manifest.networks)) < least:
         raise ValueError(
-            f"Expected --networks of at least {LEAST}, to fit a correction. "
-            f"Received: {args.networks}"
+            f"Expected --networks of at least {least}. Received: {args.networks}"
         )
     _take_as_measured(args)
     settings = _settings(args)
@@ -324,7 +325,8 @@ def _parser():
         "check",
         help="compare a table with whole networks, measured as it was",
         description="Measures whole networks, with the table's engine, device, "
-        "precision, threads and clock unless told otherwise, and fits a correction.",
+        "precision, threads and clock unless told otherwise, and fits a correction "
+        f"where there are {LEAST} or more.",
     )
     one.add_argument("folder", help="what blocks wrote")
     one.add_argument("--table", required=True)

@@ -3,7 +3,8 @@
     mean absolute percentage error, bias, Pearson, Kendall tau, and a picture
 
 The networks are measured on the engine and device of the table. A correction is fitted
-and cross-validated on them, and the table is rewritten with it.
+and cross-validated on them, and the table is rewritten with it. A space of too few
+networks for that has all of them measured, and no correction.
 """
 
 import dataclasses
@@ -36,12 +37,14 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
         correction that was not fitted on that network.
     """
     table = checked_table(manifest, table_path, engine)
-    if len(manifest.networks) < LEAST:
+    least = min(LEAST, manifest.paths)
+    if len(manifest.networks) < least:
+        count = min(60, manifest.paths)
         raise ValueError(
-            f"Expected at least {LEAST} whole networks in {manifest.folder}. Received: "
+            f"Expected at least {least} whole networks in {manifest.folder}. Received: "
             f"{len(manifest.networks)}. Export them with python -m hardware blocks "
-            "--networks 60, or run check where Keras is; for a supernet of your own "
-            "with export_networks(net, read_manifest(folder), 60)."
+            f"--networks {count}, or run check where Keras is; for a supernet of your "
+            f"own with export_networks(net, read_manifest(folder), {count})."
         )
     settings = dataclasses.replace(
         settings or Settings(), statistic=table.metadata["statistic"]
@@ -57,10 +60,10 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
     )
     names = [n for n in files if "error" not in results[n]]
     failures = {n: r["error"] for n, r in results.items() if "error" in r}
-    if len(names) < LEAST:
+    if len(names) < least:
         some = [f"{n}: {error}" for n, error in list(failures.items())[:3]]
         raise ValueError(
-            f"Expected at least {LEAST} whole networks that run. Received: "
+            f"Expected at least {least} whole networks that run. Received: "
             f"{len(names)}; {len(failures)} failed, such as {'; '.join(some)}"
         )
     paths = np.array([networks[n]["path"] for n in names])
@@ -68,9 +71,11 @@ def check(manifest, table_path, engine, log, settings=None, correct=True, verbos
     space = table.data["space"]
     raw = with_correction(table.metadata, space, NO_CORRECTION)
     sums = raw(paths)
-    correction, held_out = fit_correction(
-        sums, raw.count(paths), measured, blocks=raw.block_latencies()
-    )
+    correction, held_out = {**NO_CORRECTION, "fitted_on": 0}, sums
+    if len(names) >= LEAST:
+        correction, held_out = fit_correction(
+            sums, raw.count(paths), measured, blocks=raw.block_latencies()
+        )
     corrected = with_correction(table.metadata, space, correction)
     report = {
         "networks": len(names),

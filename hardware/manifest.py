@@ -7,6 +7,7 @@ on for `check`.
 
 import hashlib
 import json
+import math
 import os
 
 FORMAT = 1
@@ -47,6 +48,11 @@ class Manifest:
         self.files = data["files"]
         self.layout = data["layout"]
         self.networks = data["networks"]
+
+    @property
+    def paths(self):
+        """How many paths the space has."""
+        return math.prod(len(d["options"]) for d in self.data["space"]["decisions"])
 
     @property
     def digest(self):

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import curve_fit
 from stopwatch import QUICK, Stopwatch, measured
 
-from hardware.check import _draw, check, describe
+from hardware.check import _draw, check, describe, save
 from hardware.fit import _folds, fit_correction
 from hardware.manifest import Manifest, read_manifest
 from hardware.statistics import agreement, kendall_tau, spread
@@ -114,18 +114,37 @@ def test_a_check_without_enough_networks(blocks, tmp_path):
     measured(folder, Stopwatch(), tmp_path)
     manifest = read_manifest(folder)
     engine = Stopwatch()
-    with pytest.raises(ValueError, match="at least 20 whole networks in .*: 12. Exp"):
+    with pytest.raises(ValueError, match="at least 16 whole networks.*: 12. .*rks 16"):
         checked(manifest, engine, tmp_path)
     assert not engine.opened
     manifest = named(manifest, list(net.space.enumerate()) * 2)
     before = (tmp_path / "table.json").read_text()
-    engine = Stopwatch({str(i): 1.0 for i in range(32)}, fails=set(map(str, range(13))))
-    with pytest.raises(ValueError, match="Received: 19; 13 failed, such as 0: 0,0"):
+    engine = Stopwatch({str(i): 1.0 for i in range(32)}, fails=set(map(str, range(17))))
+    with pytest.raises(ValueError, match="Received: 15; 17 failed, such as 0: 0,0"):
         checked(manifest, engine, tmp_path)
     assert (tmp_path / "table.json").read_text() == before
     for other, message in (("batch", "batch=8. Received: batch=2"), ("name", "manif")):
         with pytest.raises(ValueError, match=f"Expected a table of {message}"):
             checked(Manifest(folder, {**manifest.data, other: 8}), engine, tmp_path)
+
+
+def test_all_networks_of_a_small_space_are_checked_and_nothing_is_fitted(
+    blocks, tmp_path
+):
+    folder, net = blocks
+    table = measured(folder, Stopwatch(), tmp_path)
+    paths = list(net.space.enumerate())
+    assert len(paths) == 16
+    whole = {str(i): 1.25 * table(p)[0] for i, p in enumerate(paths)}
+    manifest = named(read_manifest(folder), paths)
+    report = checked(manifest, Stopwatch(whole), tmp_path)
+    assert report["networks"] == 16
+    assert report["raw"]["mape_percent"] == pytest.approx(20)
+    assert report["correction"] == {**NO_CORRECTION, "fitted_on": 0}
+    assert describe(report).endswith("a block, fitted on 0")
+    assert read_table(tmp_path / "table.json")(paths) == pytest.approx(table(paths))
+    save(report, tmp_path / "report.json")
+    assert (tmp_path / "report.png").exists()
 
 
 def test_a_report_has_the_spread_of_each_network_and_what_failed(blocks, tmp_path):
