@@ -56,14 +56,15 @@ class CostTable:
 
     def __init__(self, space, base, blocks, name="cost", unit="", metadata=None):
         self.space = space
+        self.metadata = dict(metadata or {})
         self.base = float(_numbers(base, f"the base of table {name!r}"))
         if not np.isfinite(self.base):
             raise ValueError(
                 f"Table {name!r} needs a finite base. Received: base={base}"
+                f"{_failures(self.metadata)}"
             )
         self.name = name
         self.unit = unit
-        self.metadata = dict(metadata or {})
         self.blocks = []
         for block in blocks:
             _check_decisions(block, space)
@@ -79,7 +80,8 @@ class CostTable:
                     tuple(int(i) for i in m) for m in np.argwhere(~np.isfinite(costs))
                 ]
                 raise ValueError(
-                    f"Table {name!r} misses block {block.name!r}, options {missing}."
+                    f"Table {name!r} misses block {block.name!r}, options {missing}"
+                    f"{_failures(self.metadata)}."
                 )
             self.blocks.append(Block(block.name, tuple(block.decisions), costs))
 
@@ -229,6 +231,18 @@ def _check_decisions(block, space):
             f"Expected block {block.name!r} to depend on different decisions, 0 to "
             f"{space.num_decisions - 1}. Received: decisions={block.decisions}"
         )
+
+
+def _failures(metadata):
+    """What `hardware` noted of blocks that it could not measure, to end an error."""
+    entries = metadata.get("entries")
+    entries = entries.items() if isinstance(entries, dict) else ()  # It is free.
+    errors = [
+        f"{key}: {e['error']}"
+        for key, e in entries
+        if isinstance(e, dict) and "error" in e
+    ]
+    return f", as measuring failed for {'; '.join(errors[:3])}" if errors else ""
 
 
 def _numbers(values, what):
