@@ -11,6 +11,7 @@ import stat
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from hardware import engines
@@ -147,6 +148,42 @@ def test_the_package_takes_files_of_half_precision(version, flags, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", package(version, starts=False))
     with pytest.raises(engines.EngineError, match="did not start.* no GPU"):
         engines.open_engine("tensorrt", "cuda", "fp16", files="fp16")
+
+
+def test_the_package_times_indices_and_masks_that_every_network_takes():
+    """As ONNX Runtime does: an embedding has no row for a random index."""
+    from hardware.engines.tensor_rt import _Plan
+
+    types_ = {"x": "float32", "words": "int64", "image": "uint8", "mask": "bool"}
+    names, uploaded = [*types_, "output"], []
+    engine = types.SimpleNamespace(
+        num_io_tensors=len(names),
+        get_tensor_name=lambda index: names[index],
+        get_tensor_shape=lambda name: (50, 3),
+        get_tensor_dtype=lambda name: np.dtype(types_.get(name, "float32")),
+        get_tensor_mode=lambda name: "in" if name in types_ else "out",
+        create_execution_context=lambda: types.SimpleNamespace(
+            set_tensor_address=lambda name, address: None
+        ),
+    )
+    trt = types.SimpleNamespace(
+        Runtime=lambda logger: types.SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: engine
+        ),
+        nptype=lambda dtype: dtype.type,
+        TensorIOMode=types.SimpleNamespace(INPUT="in"),
+    )
+    cuda = types.SimpleNamespace(
+        stream=lambda: 0,
+        event=lambda: 0,
+        upload=uploaded.append,
+        allocate=lambda size: None,
+    )
+    _Plan(trt, None, cuda, b"")
+    x, words, image, mask = uploaded
+    assert [str(array.dtype) for array in uploaded] == list(types_.values())
+    assert abs(x.std() - 1) < 0.2 and not words.any() and mask.all()
+    assert image.min() < 30 and image.max() > 225
 
 
 def test_each_gpu_has_a_cache_of_its_own(tool, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What every engine offers: it opens files, and times them."""
 
+import numpy as np
+
 
 class EngineError(RuntimeError):
     """An engine that cannot be had, or cannot run a file."""
@@ -55,6 +57,20 @@ class Runner:
     def time(self, runs):
         """Runs the file some times and returns how long each took, in ms."""
         raise NotImplementedError
+
+
+def random_input(rng, shape, dtype):
+    """An input to time a file with, which every network of that type can take."""
+    dtype = np.dtype(dtype)
+    if dtype == np.uint8:
+        return rng.integers(0, 256, shape).astype(dtype)
+    if dtype.kind in "iu":
+        # The one index that embeddings of every size have.
+        return np.zeros(shape, dtype)
+    if dtype == np.bool_:
+        # A mask that leaves nothing out.
+        return np.ones(shape, dtype)
+    return rng.standard_normal(shape).astype(dtype)
 
 
 def check_typed(version, precision, files):

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from . import device as devices
-from .base import Engine, EngineError, Runner
+from .base import Engine, EngineError, Runner, random_input
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -184,13 +184,4 @@ def _random(rng, tensor):
     }
     if tensor.type not in kinds:
         raise EngineError(f"Inputs are among {list(kinds)}. Received: {tensor.type}.")
-    kind = kinds[tensor.type]
-    if kind is np.uint8:
-        return rng.integers(0, 256, tensor.shape).astype(kind)
-    if kind in (np.int32, np.int64):
-        # The one index that embeddings of every size have.
-        return np.zeros(tensor.shape, kind)
-    if kind is np.bool_:
-        # A mask that leaves nothing out.
-        return np.ones(tensor.shape, kind)
-    return rng.standard_normal(tensor.shape).astype(kind)
+    return random_input(rng, tensor.shape, kinds[tensor.type])

@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from . import device as devices
-from .base import Engine, EngineError, Runner, check_typed
+from .base import Engine, EngineError, Runner, check_typed, random_input
 from .cuda import Cuda
 
 # What the builder may use beside weights; blocks are small.
@@ -168,7 +168,7 @@ class _Plan(Runner):
             shape = tuple(self.engine.get_tensor_shape(name))
             dtype = trt.nptype(self.engine.get_tensor_dtype(name))
             if self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                address = cuda.upload(rng.standard_normal(shape).astype(dtype))
+                address = cuda.upload(random_input(rng, shape, dtype))
             else:
                 size = int(np.prod(shape)) * np.dtype(dtype).itemsize
                 address = cuda.allocate(size)
