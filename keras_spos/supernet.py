@@ -165,7 +165,8 @@ class Supernet(PathTrainer):
                 is copied anyway.
 
         Returns:
-            A `keras.Model` with its own weights.
+            A `keras.Model` with its own weights. To load a file of a quantized one,
+            import this package, whose layers those are.
         """
         path = self.path if path is None else self._as_path(path)
         return extract(self, self.space, path, fresh=fresh)
