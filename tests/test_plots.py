@@ -159,6 +159,8 @@ def test_architecture(sizes, tmp_path):
     assert len(set(drawn)) == len(set(options))
     assert is_png(tmp_path / "a.png")
     assert len(plots.plot_architecture(space, path).axes[0].texts) == len(sizes)
+    with pytest.raises(ValueError, match="a dict from names to paths. Received: 3 pat"):
+        plots.plot_architecture(space, [path] * 3)
 
 
 def test_pyplot_is_not_imported(results):

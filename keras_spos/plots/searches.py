@@ -205,7 +205,14 @@ def plot_architecture(space, paths, path=None, title=None):
     """
     from matplotlib.patches import FancyBboxPatch, Patch
 
-    paths = paths if isinstance(paths, dict) else {"": paths}
+    if not isinstance(paths, dict):
+        several = len(space.validate(paths))
+        if several > 1:
+            raise ValueError(
+                "Expected one path, or a dict from names to paths. "
+                f"Received: {several} paths."
+            )
+        paths = {"": paths}
     paths = {name: space.path(one) for name, one in paths.items()}
     used = {label for one in paths.values() for label in space.describe(one).values()}
     labels = list(dict.fromkeys(o for d in space.decisions for o in d.options))
