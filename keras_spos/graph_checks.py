@@ -3,11 +3,12 @@
 import warnings
 
 import keras
+from keras.src.backend import get_keras_mask
 
-from keras_spos.graph import functional
+from keras_spos.graph import functional, nodes
 from keras_spos.layers.multi_path_block import MultiPathBlock
 from keras_spos.layers.path_group import PathGroup
-from keras_spos.layers.searchable import SearchableLayer
+from keras_spos.layers.searchable import MASKED, SearchableLayer
 from keras_spos.own_code import can_rebuild
 
 
@@ -20,6 +21,16 @@ def check_none_is_hidden(net):
                 f"Searchable layer {layer.name!r} is inside another layer or model, "
                 "where no path reaches it. Use it in the supernet's own graph."
             )
+
+
+def check_no_mask_is_lost(net):
+    """Refuses what fixed layers hand to a searchable one beside a tensor: a mask."""
+    for node in nodes(net):
+        for tensor in node.input_tensors:
+            masked = get_keras_mask(tensor) is not None
+            if masked and isinstance(node.operation, SearchableLayer):
+                source = tensor._keras_history.operation
+                raise ValueError(MASKED.format(source.name))
 
 
 def check_files_can_hold(net):

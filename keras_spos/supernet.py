@@ -21,6 +21,7 @@ from keras import ops
 from keras_spos.extraction import extract, inherit
 from keras_spos.graph_checks import (
     check_files_can_hold,
+    check_no_mask_is_lost,
     check_none_is_hidden,
     warn_of_metrics_in_layers,
     warn_of_what_extract_cannot_rebuild,
@@ -89,6 +90,7 @@ class Supernet(PathTrainer):
     ):
         super().__init__(inputs, outputs, name=name, **kwargs)
         check_none_is_hidden(self)
+        check_no_mask_is_lost(self)
         if not self.searchable_layers:
             raise ValueError(
                 "A Supernet needs at least one searchable layer, such as a "

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import FromList, Grid, dense_net, small_net
 
 from keras_spos import ChoiceBlock, MultiPathBlock, Supernet, UniformSampler
@@ -61,12 +61,23 @@ def test_choices_inside_other_layers_would_never_be_made(where):
         Supernet(inputs, x)
 
 
-def test_masks_would_be_lost():
+@pytest.mark.parametrize("between", [layers.Identity, lambda: layers.Dense(3)])
+def test_masks_would_be_lost(between):
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 3, mask_zero=True)(inputs)
+    last = between()
+    with pytest.warns(UserWarning, match="does not support masking"):
+        x = block("block")(last(x))
+    with pytest.raises(ValueError, match=f"{last.name!r} carries a Keras mask"):
+        Supernet(inputs, layers.GlobalAveragePooling1D()(x))
+
+
+def test_masks_beside_a_block_would_be_lost():
+    """Where a fixed layer after the block reads them."""
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 3, mask_zero=True, name="words")(inputs)
-    with pytest.warns(UserWarning, match="does not support masking"):
-        x = block("block")(x)
-    net = Supernet(inputs, layers.GlobalAveragePooling1D()(x))
+    y = block("block")(ops.multiply(x, 2.0))
+    net = Supernet(inputs, layers.GlobalAveragePooling1D()(layers.Add()([x, y])))
     with pytest.raises(ValueError, match="'words' carries a Keras mask"):
         net.predict(np.ones((2, 5)), verbose=0)
 
