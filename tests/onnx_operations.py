@@ -62,11 +62,27 @@ def positions(x):
     return x + row, y, y - np.float32(0.3)
 
 
+def masks(x):
+    """Of floats before and after a convolution, and of integers; two are outputs."""
+    y = layers.Conv2D(6, 1)(x)
+    large, small = ops.greater(y, 0.1), ops.less(x, y)
+    whole = ops.cast(4 * x, "int32")
+    even = ops.equal(whole, np.arange(6)) | (whole >= 2)
+    chosen = ops.where(large & ~small, y, 0.0)
+    row = ops.squeeze(ops.not_equal(whole, 0)[:, :1], 1)
+    apart = row & ops.less_equal(whole[:, 0], 1)
+    numbers = ops.cast(
+        ops.transpose(ops.reshape(even, (-1, 7, 8, 6)), (0, 3, 1, 2)), "float32"
+    )
+    return chosen, layers.Conv2D(2, 1)(ops.where(large, -1.5, x)), whole, apart, numbers
+
+
 OPERATIONS = {
     "dealt": [dealt],
     "operations": [operations],
     "attention_by_hand": [attention_by_hand],
     "functional_activations": [activations],
+    "masks": [masks],
     "more_and_fewer_axes": [more_and_fewer_axes],
     "positions": [positions],
     "slices": [lambda x: layers.Conv2D(3, 1)(x)[:, 1:, :-1:2, 1::2]],

@@ -26,6 +26,24 @@ def attentions(x):
     return attend(y, value=x, key=layers.Dense(3)(x))
 
 
+def masked_attention(x):
+    """Of each head, of all, with dropout and without; some queries meet no key."""
+    x = layers.Reshape((8, 42))(x)
+    near = keras.ops.greater(keras.ops.einsum("nqc,nkc->nqk", x, x), 1.0)
+    by_head = keras.ops.expand_dims(near, 1)
+    later = near[:, 1:2]
+    return [
+        layers.MultiHeadAttention(2, 3)(x, x, attention_mask=later),
+        layers.MultiHeadAttention(1, 2)(x, x, attention_mask=by_head),
+        layers.MultiHeadAttention(2, 3, dropout=0.1)(
+            x, x, attention_mask=keras.ops.cast(near, "float32"), use_causal_mask=True
+        ),
+        layers.MultiHeadAttention(2, 3)(
+            x, x, attention_mask=by_head, use_causal_mask=True
+        ),
+    ]
+
+
 def sequence(x):
     x = layers.Reshape((56, 6))(x)
     x = layers.Conv1D(4, 3, 2, padding="same")(x)
@@ -75,6 +93,7 @@ def causal(x):
 SEQUENCES = {
     "causal_attention": [causal_attention],
     "attentions": [attentions],
+    "masked_attention": [masked_attention],
     "sequence": [sequence],
     "recurrent": [recurrent],
     "both_ways": [both_ways],

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from keras import layers
+from keras import layers, ops
 from models import data, model_of, randomize, small_net
 
 import keras_spos as ks
@@ -315,3 +315,23 @@ def test_pieces_that_only_tf2onnx_knows(tmp_path, several):
     if several:
         assert report.inputs["b"] == ("batch", 5, 3)
         assert report.outputs[model.output_names[1]] == ("batch", 5, 4)
+
+
+def test_words_and_masks_of_text(tmp_path):
+    """Also where a model that takes a mask is called on words."""
+    words, mask = keras.Input((5,), dtype="int32"), keras.Input((5,), dtype="bool")
+    inner = keras.Input((5,), dtype="bool")
+    weights = keras.Model(inner, ops.expand_dims(ops.cast(inner, "float32"), -1))
+    found = ops.not_equal(words, 3) & mask
+    x = layers.Embedding(9, 4)(words)
+    model = keras.Model([words, mask], [ops.sum(x * weights(found), 1), weights(words)])
+    assert ks.to_onnx(model, tmp_path / "a.onnx").writer == "keras_spos"
+
+
+def test_integers_that_float32_does_not_tell_apart(tmp_path):
+    words = keras.Input((3,), dtype="int32")
+    ks.to_onnx(keras.Model(words, ops.equal(words, 2**24 + 1)), tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    numbers = 2**24 + np.array([[0, 1, 2]], "int32")
+    (found,) = session.run(None, {session.get_inputs()[0].name: numbers})
+    assert found.tolist() == [[False, True, False]]

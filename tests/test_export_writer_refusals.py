@@ -34,7 +34,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
             [x, layers.Flatten()(layers.Conv2D(2, 4)(x))]
         ),
         "must have three axes": layers.MultiHeadAttention(2, 3)(x, x),
-        "called with other arguments": layers.MultiHeadAttention(2, 3)(
+        "a mask must be a tensor of 3": layers.MultiHeadAttention(2, 3)(
             *[layers.Reshape((16, 2))(x)] * 2, attention_mask=np.eye(16)
         ),
         "masked' is called with other arguments": layers.GlobalAveragePooling1D(
@@ -48,6 +48,9 @@ def test_what_cannot_be_written_is_named(tmp_path):
         "antialias=True": layers.Resizing(3, 3, antialias=True)(x),
         "interpolation='bicubic'": layers.Resizing(3, 3, "bicubic")(x),
         "initial=3": ops.max(x, 1, initial=3),
+        "Where.*a choice of bool": ops.where(x > 0, x > 1, x > 2),
+        "Where.*a choice of int32": ops.where(x > 0, ops.cast(x, "int32"), 0),
+        "Add.*takes or gives int32": ops.cast(x, "int32") + 1,
         "Squeeze.*a batch of one would go": ops.squeeze(x[:, :1]),
     }
     for message, outputs in cases.items():

@@ -66,6 +66,8 @@ def compare(model, path, batch_size, seed, tolerance, channels_first=(), levels=
         for name, layer, theirs, ours in zip(
             outputs, functional(model).output_names, expected, found, strict=False
         ):
+            # Masks and integers, too.
+            theirs, ours = theirs.astype("float32"), ours.astype("float32")
             theirs = _as_in_file(theirs, layer, channels_first)
             if not np.all(np.isfinite(theirs)):
                 raise ValueError(
@@ -109,7 +111,9 @@ def _moves(reference, noise):
         [*(g.x for g in given), *outputs]
         for outputs, given in (reference(0.0), reference(noise))
     )
-    return [_largest(a - b) for a, b in zip(still, moved, strict=True)]
+    return [
+        _largest(a.astype("float32") - b) for a, b in zip(still, moved, strict=True)
+    ]
 
 
 def _reference(model, arrays, levels, noise=None):
@@ -172,6 +176,8 @@ def _full_precision():
 
 def _random(generator, n, tensor, model):
     shape = (n, *tensor.shape[1:])
+    if tensor.dtype == "bool":
+        return generator.integers(0, 2, shape).astype(bool)
     embeddings = [
         layer.input_dim
         for layer in model._flatten_layers()

@@ -116,18 +116,7 @@ def merge(op_type):
 
     def write(g, layer, shape, values, *others):
         values = [*(values if isinstance(values, list) else [values]), *others]
-        tensors = [value for value in values if hasattr(value, "order")]
-        if any(len(tensor.shape) != len(shape) for tensor in tensors):
-            raise UnsupportedLayerError("inputs of different rank.")
-        # The first input that is not as Keras has it has likely been convolved.
-        plain = tuple(range(len(shape)))
-        order = next((t.order for t in tensors if t.order != plain), plain)
-        names = [
-            g.arrange(value, order)
-            if hasattr(value, "order")
-            else g.constant(numbers(value, order), "numbers")
-            for value in values
-        ]
+        names, order = align(g, shape, values)
         name = names[0]
         for other in names[1:]:
             name = g.add(op_type, [name, other])
@@ -136,6 +125,27 @@ def merge(op_type):
         return name, order
 
     return write
+
+
+def align(g, shape, values, dtypes=None):
+    """Names of inputs, of which some may be numbers, in one order, and that order.
+
+    In the types asked for: float32, int64 or bool.
+    """
+    dtypes = dtypes or ["float32"] * len(values)
+    tensors = [value for value in values if hasattr(value, "order")]
+    if any(len(tensor.shape) != len(shape) for tensor in tensors):
+        raise UnsupportedLayerError("inputs of different rank.")
+    # The first input that is not as Keras has it has likely been convolved.
+    plain = tuple(range(len(shape)))
+    order = next((t.order for t in tensors if t.order != plain), plain)
+    names = [
+        g.arrange(g.cast(value, dtype), order)
+        if hasattr(value, "order")
+        else g.constant(numbers(value, order, dtype), "numbers")
+        for value, dtype in zip(values, dtypes, strict=True)
+    ]
+    return names, order
 
 
 def reduced(g, op_type, name, order, axes, keepdims):
@@ -147,9 +157,9 @@ def reduced(g, op_type, name, order, axes, keepdims):
     return g.add(op_type, [name], axes=at, **keep)
 
 
-def numbers(value, order):
+def numbers(value, order, dtype="float32"):
     """One number, or an array that is broadcast as Keras does, such as positions."""
-    array = np.asarray(keras.ops.convert_to_numpy(value), "float32")
+    array = np.asarray(keras.ops.convert_to_numpy(value), dtype)
     if not array.ndim:
         return array
     rank = len(order)

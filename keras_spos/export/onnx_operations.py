@@ -1,7 +1,7 @@
 """How operations of `keras.ops` are written in ONNX: a function for each of them.
 
 They are in a model's graph where a tensor is sliced, added to, or given to a function
-instead of a layer. See `onnx_functions`.
+instead of a layer. See `onnx_functions`. Masks are booleans, most often of integers.
 """
 
 import itertools
@@ -16,6 +16,7 @@ from keras.src.ops import numpy as functions
 from keras_spos.export.onnx_functions import (
     UnsupportedLayerError,
     activate,
+    align,
     concatenate,
     elu,
     leaky_relu,
@@ -127,16 +128,84 @@ def _gelu(g, layer, shape, x):
     return g.add("Mul", [half, gate]), x.order
 
 
+def _is_whole(value):
+    """Whether a tensor or a number is an integer or a boolean."""
+    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+    dtype = keras.backend.standardize_dtype(dtype)
+    return dtype == "bool" or keras.backend.is_int_dtype(dtype)
+
+
+def _compare(op_type, negate=False):
+    def write(g, layer, shape, *values):
+        # float32 would take large integers for their neighbours.
+        dtype = "int64" if all(map(_is_whole, values)) else "float32"
+        names, order = align(g, shape, values, [dtype] * 2)
+        name = g.add(op_type, names)
+        return g.add("Not", [name]) if negate else name, order
+
+    return write
+
+
+def _logical(op_type):
+    def write(g, layer, shape, *values):
+        names, order = align(g, shape, values, ["bool"] * len(values))
+        return g.add(op_type, names), order
+
+    return write
+
+
+def _where(g, layer, shape, condition, *values):
+    types = (getattr(value, "dtype", type(value)) for value in values)
+    dtype = keras.backend.result_type(*types)
+    if dtype != "float32":  # ONNX Runtime chooses from few others.
+        raise UnsupportedLayerError(f"a choice of {dtype}.")
+    names, order = align(g, shape, [condition, *values], ["bool", dtype, dtype])
+    return g.add("Where", names), order
+
+
+def _cast(g, layer, shape, x):
+    return g.cast(x, keras.backend.standardize_dtype(layer.dtype)).name, x.order
+
+
+# Those that make, or take, masks, and those that only move what they are given.
+OF_ANY_TYPE = (
+    core.Cast,
+    functions.Equal,
+    functions.ExpandDims,
+    functions.GetItem,
+    functions.Greater,
+    functions.GreaterEqual,
+    functions.Less,
+    functions.LessEqual,
+    functions.LogicalAnd,
+    functions.LogicalNot,
+    functions.LogicalOr,
+    functions.NotEqual,
+    functions.Reshape,
+    functions.Squeeze,
+    functions.Transpose,
+    functions.Where,
+)
+
 WRITERS = {
+    core.Cast: _cast,
     core.Unstack: _unstack,
     functions.Absolute: _of_each("Abs"),
     functions.Add: merge("Add"),
     functions.Concatenate: concatenate,
     functions.Einsum: _product,
+    functions.Equal: _compare("Equal"),
     functions.Exp: _of_each("Exp"),
     functions.ExpandDims: _change_axes,
     functions.GetItem: slice_,
+    functions.Greater: _compare("Greater"),
+    functions.GreaterEqual: _compare("GreaterOrEqual"),
+    functions.Less: _compare("Less"),
+    functions.LessEqual: _compare("LessOrEqual"),
     functions.Log: _of_each("Log"),
+    functions.LogicalAnd: _logical("And"),
+    functions.LogicalNot: _logical("Not"),
+    functions.LogicalOr: _logical("Or"),
     functions.Matmul: _product,
     functions.Max: _reduce("ReduceMax"),
     functions.Maximum: merge("Max"),
@@ -144,6 +213,7 @@ WRITERS = {
     functions.Minimum: merge("Min"),
     functions.Multiply: merge("Mul"),
     functions.Negative: _of_each("Neg"),
+    functions.NotEqual: _compare("Equal", negate=True),
     functions.Reshape: reshape,
     functions.Split: _split,
     functions.Sqrt: _of_each("Sqrt"),
@@ -154,6 +224,7 @@ WRITERS = {
     functions.Tanh: _activation("tanh"),
     functions.Transpose: _transpose,
     functions.TrueDivide: merge("Div"),
+    functions.Where: _where,
     nn.Elu: elu,
     nn.Gelu: _gelu,
     nn.HardSigmoid: _activation("hard_sigmoid"),

@@ -22,16 +22,19 @@ import onnx
 from keras import ops
 from onnx import helper, numpy_helper
 
+from keras_spos.export import onnx_operations
 from keras_spos.export.onnx_fold import fold
 from keras_spos.export.onnx_functions import UnsupportedLayerError
 from keras_spos.export.onnx_layers import WRITERS
 from keras_spos.graph import flatten_inputs, functional, nodes
 
-# Layers that take numbers of any type.
+# Layers and operations that take, or give, more than float32.
 _CASTS = (
     keras.layers.Embedding,
+    keras.layers.MultiHeadAttention,
     keras.layers.Normalization,
     keras.layers.Rescaling,
+    *onnx_operations.OF_ANY_TYPE,
 )
 
 # An open batch counts as a size that nothing else has.
@@ -46,11 +49,13 @@ class Value:
         name: Its ONNX name.
         shape: Its Keras shape; the batch size is None.
         order: Which Keras axis each ONNX axis is: (0, 3, 1, 2) has channels first.
+        dtype: Its type.
     """
 
     name: str
     shape: tuple
     order: tuple
+    dtype: str = "float32"
 
 
 class Graph:
@@ -96,8 +101,8 @@ class Graph:
         """Adds a constant and returns its name.
 
         Args:
-            value: A Keras variable, or numbers: those of 8 bits stay, other integers
-                become int64, all else float32.
+            value: A Keras variable, or numbers: booleans and those of 8 bits stay,
+                other integers become int64, all else float32.
             label: What the constant is, such as "kernel".
         """
         if isinstance(value, keras.Variable):
@@ -105,6 +110,14 @@ class Graph:
         name = self.unique(f"{self.scope}/{label}")
         self.constants[name] = np.asarray(value)
         return name
+
+    def cast(self, value, dtype):
+        """The `Value` of a tensor in the type asked for."""
+        if value.dtype == dtype:
+            return value
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        name = self.add("Cast", [value.name], to=kind)
+        return dataclasses.replace(value, name=name, dtype=dtype)
 
     def arrange(self, value, order):
         """The ONNX name of a value whose ONNX axes are in the order asked for."""
@@ -152,11 +165,12 @@ def write(model, batch_size=None, opset=17, channels_first=()):
                 f"Input {tensor.name!r} has an open size besides the batch: {shape}."
             )
         name = graph.unique(tensor.name)
-        inputs.append(Value(name, shape, _layout(name, shape, channels_first)))
+        order = _layout(name, shape, channels_first)
+        inputs.append(Value(name, shape, order, tensor.dtype))
     outputs = _write_graph(graph, model, inputs)
     named = _name_outputs(graph, outputs, model.output_names, inputs, channels_first)
     fold(graph, [value.name for value in named])
-    return _assemble(graph, model, inputs, named), graph.levels
+    return _assemble(graph, model.name, inputs, named), graph.levels
 
 
 def _layout(name, shape, channels_first):
@@ -174,7 +188,11 @@ def _write_graph(graph, model, inputs):
                 f"Model {model.name!r} takes {tensor.shape} and is called on "
                 f"{given.shape}, of another rank."
             )
-    values = dict(zip((id(t) for t in model.inputs), inputs, strict=True))
+    # Keras casts to the types that a model declares.
+    values = {
+        id(tensor): graph.cast(given, tensor.dtype)
+        for tensor, given in zip(model.inputs, inputs, strict=True)
+    }
     for node in nodes(model):
         layer = functional(node.operation)
         args, kwargs = node.arguments.fill_in(values)
@@ -206,9 +224,9 @@ def _write_layer(graph, layer, args, kwargs, node):
             f"as training=True or a mask. Received: {len(args)} by position, "
             f"{sorted(kwargs)} by name."
         ) from None
-    casts = isinstance(layer, _CASTS)
     for tensor in [*node.input_tensors, *node.outputs]:
-        if tensor.dtype != "float32" and not casts:
+        other = tensor.dtype == "bool" or keras.backend.is_int_dtype(tensor.dtype)
+        if tensor.dtype != "float32" and not (other and isinstance(layer, _CASTS)):
             raise UnsupportedLayerError(
                 f"Layer {described} takes or gives {tensor.dtype}, not float32."
             )
@@ -220,8 +238,10 @@ def _write_layer(graph, layer, args, kwargs, node):
         raise UnsupportedLayerError(f"Layer {described}: {error}") from None
     several = written if isinstance(written, list) else [written]
     return [
-        Value(name, shape, tuple(order))
-        for (name, order), shape in zip(several, shapes, strict=True)
+        Value(name, shape, tuple(order), tensor.dtype)
+        for (name, order), shape, tensor in zip(
+            several, shapes, node.outputs, strict=True
+        )
     ]
 
 
@@ -237,7 +257,9 @@ def _shapes(graph, node, layer, args, kwargs):
         batch = graph.batch_size or _OPEN
         args, kwargs = keras.tree.map_structure(
             lambda x: (
-                keras.KerasTensor((batch, *x.shape[1:])) if isinstance(x, Value) else x
+                keras.KerasTensor((batch, *x.shape[1:]), x.dtype)
+                if isinstance(x, Value)
+                else x
             ),
             (args, kwargs),
         )
@@ -275,13 +297,13 @@ def _name_outputs(graph, outputs, names, inputs, channels_first):
                 for ends in (node.input, node.output):
                     ends[:] = [name if end == found else end for end in ends]
             given[found] = name
-        result.append(Value(name, value.shape, order))
+        result.append(dataclasses.replace(value, name=name, order=order))
     return result
 
 
-def _assemble(graph, model, inputs, outputs):
-    def info(value, dtype):
-        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+def _assemble(graph, name, inputs, outputs):
+    def info(value):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
         shape = [
             (graph.batch_size or "batch", *value.shape[1:])[i] for i in value.order
         ]
@@ -291,12 +313,9 @@ def _assemble(graph, model, inputs, outputs):
     proto = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            model.name,
-            [
-                info(value, tensor.dtype)
-                for value, tensor in zip(inputs, model.inputs, strict=True)
-            ],
-            [info(value, "float32") for value in outputs],
+            name,
+            [info(value) for value in inputs],
+            [info(value) for value in outputs],
             [
                 numpy_helper.from_array(_standard(array), name)
                 for name, array in graph.constants.items()
@@ -313,7 +332,7 @@ def _assemble(graph, model, inputs, outputs):
 
 
 def _standard(array):
-    if array.dtype in ("int8", "uint8"):
+    if array.dtype in ("bool", "int8", "uint8"):
         return array
     integer = np.issubdtype(array.dtype, np.integer)
     return np.asarray(array, "int64" if integer else "float32")
