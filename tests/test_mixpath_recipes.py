@@ -15,6 +15,9 @@ from recipes import (
     mixpath,
     mixpath_figure3,
     mixpath_figure5,
+    mixpath_figure6,
+    mixpath_figure7,
+    mixpath_table1,
     mixpath_table2,
     mixpath_table3,
     mixpath_table4,
@@ -177,3 +180,73 @@ def test_a_row_of_table_3_by_hand():
     row = mixpath_table3._cells(mixpath_table3._judge(runs, False, truth, params))
     assert row[2:5] == ["no", "-1.000 (0.000)", "0.333 (0.000)"]
     assert row[-1] == "0.393 (0.017)"
+
+
+def test_similarities_are_those_of_features_and_of_jacobian_matrices():
+    """All is linear, so an image of one pixel shows a column of the matrix."""
+    inputs = keras.Input((2, 2, 1))
+    x = layers.Conv2D(2, 1)(inputs)
+    paths = [layers.DepthwiseConv2D(k, padding="same") for k in (1, 3)]
+    norm = ks.ShadowBatchNormalization(2)
+    before, after = layers.Conv2D(3, 1), layers.Conv2D(2, 1)
+    group = ks.PathGroup(paths, before=before, after=after, norm=norm)
+    block = ks.MultiPathBlock([group], 2)
+    net = ks.Supernet(inputs, block(x))
+    rng = np.random.default_rng(0)
+    for weight in net.weights:
+        if weight.dtype == "float32":
+            weight.assign(rng.uniform(0.5, 2, weight.shape))
+    images = rng.normal(size=(3, 2, 2, 1)).astype("float32")
+    found = mixpath_table4._similarities(net, block, 0, [(0, 1)], images)
+
+    def functions(images):
+        x = before(keras.Model(inputs, x_of_stem)(images))
+        sums = after(paths[0](x)), after(paths[0](x) + paths[1](x))
+        normed = [norm(y, num_paths=k) for k, y in enumerate(sums, 1)]
+        return np.array([[keras.ops.convert_to_numpy(y) for y in sums], normed])
+
+    def cosine(a, b):
+        return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+
+    x_of_stem = block.input
+    features = functions(images)
+    zero = np.zeros((1, 2, 2, 1), "float32")
+    columns = functions(np.eye(4, dtype="float32").reshape(4, 2, 2, 1))
+    columns = columns - functions(zero)
+    for kind in range(2):
+        of_features, of_jacobians = found[kind]
+        expected = [cosine(*features[kind][:, i]) for i in range(3)]
+        np.testing.assert_allclose(of_features, [expected], 1e-4)
+        np.testing.assert_allclose(of_jacobians, [[cosine(*columns[kind])] * 3], 1e-4)
+
+
+def test_ratios_of_shadow_batch_norms_by_hand():
+    norm = ks.ShadowBatchNormalization(2)
+    norm.build((None, 3))
+    # As Keras orders them: scale, offset, mean and variance.
+    for one, factor in zip(norm.norms, (1, 2), strict=True):
+        one.set_weights([factor * i * np.array([1.0, 2, 4]) for i in (1, 2, 3, 4)])
+    parts = mixpath_figure5.parameters(norm)
+    firsts = {part: pair[0][0] for part, pair in parts.items()}
+    assert firsts == {"mean": 3, "variance": 4, "scale": 1, "offset": 2}
+    assert all(r["median"] == 0.5 for r in mixpath_figure5.ratios(parts).values())
+    # Ratios of 0.5, 0.5 and -1.5; of magnitudes 6 to 8.
+    pair = np.array([1.0, 2, -3]), np.array([2.0, 4, 2])
+    result = mixpath_figure5.ratios({"mean": pair})["mean"]
+    assert (result["median"], result["quartiles"]) == (0.5, [-0.5, 0.5])
+    assert result["of_sums"] == 0.75
+    assert result["correlation"] == pytest.approx(np.sqrt(3 / 7))
+
+
+def test_figures_of_tables_by_hand():
+    result = {"params": 5.34e6, "flops": 473e6, "top1": 0.974}
+    assert mixpath_table1._cells(result) == ["5.34", "473", "2.60"]
+    result = {"learned": [0.1, 0.3], "recalibrated": [0.5, 0.9]}
+    cells = ["20.00", "10.00", "70.00", "20.00"]
+    assert mixpath_figure6._row("m2_sbn", result) == ["m = 2, shadow", *cells]
+    assert mixpath_figure6._row("m3_bn", result)[0] == "m = 3, one batch norm"
+    # The last one's share of all that there is to dominate.
+    shares = mixpath_figure7._shares({"a": [1, 3.0], "b": [1.5]}, (0.0, 6.0))
+    assert shares == ["0.5000", "0.2500"]
+    band = mixpath_figure3._band({"mean": [0.5], "std": [0.125]})
+    np.testing.assert_array_equal(band, [[0.5], [0.375], [0.625]])

@@ -91,3 +91,25 @@ def test_latencies_of_two_devices_are_not_mixed(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", [*command, *words])
         with pytest.raises(error, match=message):
             spos_table5.main()
+
+
+def test_a_row_of_table_5_by_hand():
+    row = {
+        "name": "FBNet-A",
+        "baseline": {
+            "flops": 249_000_000,
+            "params": 4300,
+            "latency_ms": 13,
+            "top1": 0.73,
+        },
+        "same_flops": {"flops": 240_000_000, "top1": 0.732},
+        "same_latency": {"table_ms": 12, "latency_ms": 12.5, "top1": 0.733},
+    }
+    baseline = ["FBNet-A", "249,000,000 / 4,300", "13.000", "73.00"]
+    same_flops = ["240,000,000", "73.20"]
+    paper = ["249M/4.3M, 13ms", "73.0, 73.2, 73.3"]
+    cells = spos_table5._cells(row)
+    assert cells == [*baseline, *same_flops, "12.000 / 12.500", "73.30", *paper]
+    row["same_latency"] = {"infeasible": "too slow"}
+    cells = spos_table5._cells(row)
+    assert cells == [*baseline, *same_flops, "out of reach", "", *paper]

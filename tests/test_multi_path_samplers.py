@@ -101,7 +101,8 @@ def test_one_shot_runs_what_is_not_dropped_of_a_group():
     options = [(0, (1,)), (0, (0,)), (0, (1, 0)), (1, (0,))]
     one = draws(OneShotSampler({"block": options}), 600)
     assert close(one, {2: 0.5, 3: 0.5}, 600)
-    for lacks in (OPTIONS["block"], options[1:], options[2:]):
+    twice = [(0, (1,)), (0, (0,)), (0, (0,))]
+    for lacks in (OPTIONS["block"], options[1:], options[2:], twice):
         with pytest.raises(ValueError, match="every subset.*Received: 'block' with"):
             OneShotSampler({"block": lacks})
 

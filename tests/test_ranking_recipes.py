@@ -216,3 +216,22 @@ def test_images_are_shrunk_to_the_means_of_squares():
     shrunk = ranking_recipe._shrunk(data.ArrayData(images, [0]), 2)
     # Means 0.75, 7.25, 9 and 0.75.
     assert shrunk.images[0, :, :, 1].tolist() == [[1, 7], [9, 1]]
+
+
+def test_rates_fall_along_a_cosine_to_the_last(tmp_path):
+    settings = ranking_recipe.Settings("digits", {}, 3, 4, 2, augment=None)
+    images = data.ArrayData(np.zeros((10, 2, 2, 3), np.uint8), np.arange(10))
+    study = types.SimpleNamespace(
+        settings=settings,
+        args=types.SimpleNamespace(seed=0),
+        splits=types.SimpleNamespace(train=images, mean=None, std=None),
+        output=types.SimpleNamespace(path=tmp_path.joinpath),
+    )
+    inputs = keras.Input((2, 2, 3))
+    net = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(inputs)))
+    ranking_recipe.Study.train(study, net, "a", "plain SPOS", 0)
+    schedule = net.optimizer._learning_rate
+    # Two epochs of two batches.
+    assert int(net.optimizer.iterations) == 4
+    rates = [float(schedule(step)) for step in (0, 2, 4)]
+    np.testing.assert_allclose(rates, [0.025, 0.013, 0.001], 1e-5)

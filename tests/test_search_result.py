@@ -36,7 +36,7 @@ def test_front_is_the_non_dominated_set():
     assert costs == sorted(costs)
 
 
-def test_of_equal_scores_the_cheapest_is_best():
+def test_of_equal_scores_the_cheapest_is_best(tmp_path):
     space = make_space(3, 3, 3)
     tables = [make_table(space), make_table(space, "params", seed=1)]
     paths = all_paths(space)
@@ -44,12 +44,16 @@ def test_of_equal_scores_the_cheapest_is_best():
     def score(paths):
         return np.ones(len(paths))
 
-    result = nsga2(space, score, minimize=tables, population=9, generations=3)
+    result = nsga2(space, score, minimize=tables, population=9, generations=4)
     assert len(result.history) == 27
     assert result.best == result.front[0]
     assert result.best.costs["flops"] == tables[0](paths).min()
     costs = [candidate.costs["flops"] for candidate in result.topk]
     assert costs == sorted(costs)
+    result.to_json(tmp_path / "run.json")
+    data = json.loads((tmp_path / "run.json").read_text())
+    assert data["exhausted"] and data["minimize"] == ["flops", "params"]
+    assert tuple(data["front"][0]["path"]) == result.best.path
     # A search that minimizes no cost keeps the first.
     found = evolve(space, score, generations=2, population=9, costs=tables)
     assert found.best == found.history.candidate(0)
@@ -74,14 +78,14 @@ def test_default_reference_is_the_limit():
 
 
 def test_history_is_a_table(tmp_path):
-    result = evolve(SPACE, Landscape(SPACE), generations=3, costs=[FLOPS])
+    result = evolve(SPACE, Landscape(SPACE), generations=3, topk=4, costs=[FLOPS])
     history = result.history
     rows = history.by_generation(topk=4)
     assert [row["evaluations"] for row in rows] == [50, 100, 150]
     assert rows[1]["best"] == history.scores[:100].max() == rows[1]["topk"][0]
     assert rows[1]["mean"] == history.scores[50:100].mean()
     assert rows[2]["topk"] == sorted(history.scores, reverse=True)[:4]
-    assert [c.score for c in result.topk] == sorted(history.scores, reverse=True)[:10]
+    assert [c.score for c in result.topk] == rows[2]["topk"]
     history.to_csv(tmp_path / "new" / "run.csv")
     with open(tmp_path / "new" / "run.csv", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -93,6 +97,7 @@ def test_history_is_a_table(tmp_path):
     data = json.loads((tmp_path / "run.json").read_text())
     assert tuple(data["best"]["path"]) == result.best.path
     assert SPACE.parse(data["best_choices"]) == result.best.path
+    assert data["generations"] == rows
     assert history[-1] == history[149] and len(history[10:12]) == 2
 
 
