@@ -1,12 +1,15 @@
 """SPOS's recipes search, train and report."""
 
 import argparse
+import dataclasses
 import os
 import types
 
 import keras
+import numpy as np
 import pytest
 
+from keras_spos import bitops_table, count_bitops, spaces
 from keras_spos.spaces.shufflenet_v2 import OPTIONS
 from recipes import spos_figure1, spos_table4, spos_table6, spos_table7
 
@@ -101,3 +104,42 @@ def test_a_row_of_table_7_by_hand():
     measured = ["30", "3.00", "0.500", "2.00", "1.0", "2.50", "3.0", "6.5"]
     row = spos_table7._row("FBNet", result, base, settings)
     assert row == ["FBNet", *measured, "63 (2.62)", "20 (1.67)", "0", 16, 36]
+
+
+def test_table_6_tunes_networks_of_equal_bits_from_the_supernet():
+    settings = spos_table6.PRESETS["smoke"]
+    block = {"stage_blocks": (1,), "stage_channels": (4,), "widths": (1.0,)}
+    settings = dataclasses.replace(settings, space={**settings.space, **block})
+    net = spaces.quantized_resnet(**settings.space)
+    rng = np.random.default_rng(0)
+    for weight in net.trainable_variables:
+        weight.assign(rng.uniform(0.5, 2, weight.shape))
+
+    tuned = {k: spos_table6._uniform(settings, k, net) for k in (2, 3)}
+    # 3-bit inputs, which the space lacks, start with the ranges of 4 bits.
+    for k, path in ((2, "2W2A"), (3, "4W4A")):
+        pairs = zip(tuned[k].weights, net.extract(path).weights, strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+    # The limit is what the supernet's table says of that path.
+    limit = count_bitops(tuned[2])
+    assert limit == pytest.approx(bitops_table(net)(net.named_paths["2W2A"])[0])
+    assert count_bitops(tuned[3]) > limit
+
+
+def test_random_networks_of_table_4_are_near_the_limit():
+    costs = np.array([5.0, 94, 96, 99, 100, 101])
+    experiment = argparse.Namespace(
+        net=argparse.Namespace(
+            space=argparse.Namespace(sample=lambda *_, **__: np.arange(6))
+        ),
+        flops=lambda paths: costs[paths],
+        fresh=lambda path: costs[path],
+    )
+    recipe = argparse.Namespace(
+        first=argparse.Namespace(limit=argparse.Namespace(value=100)),
+        settings=argparse.Namespace(random_networks=2),
+    )
+    assert spos_table4._Recipe.random(recipe, experiment) == [96, 99]
+    recipe.first.limit.value = 90  # In a tiny space: the nearest below it.
+    assert spos_table4._Recipe.random(recipe, experiment) == [5]
+    assert spos_table4._joined((0, 3), (1, 2)) == (0, 1, 3, 2)
