@@ -193,6 +193,7 @@ def test_a_sampler_draws(sampler, received):
         (0, 1, 0),
         (0, -1),
         np.array([0, 2]),
+        np.array([0, -1]),
         (0, 0.5),
         (0, (1, 2)),
         ((), 0),
