@@ -109,7 +109,10 @@ class State:
         And what they are the softmax or sigmoid of, see `engine.logits`.
         """
         packed = [
-            (engine.pack(t), {i: t[key] for i, key in engine.logits.items()})
+            (
+                engine.pack(t),
+                {i: t[key] for i, key in enumerate(engine.logits) if key in t},
+            )
             for t in self.validation
         ]
         return concatenated(keras.tree.map_structure(ops.convert_to_numpy, packed))

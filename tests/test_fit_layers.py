@@ -322,23 +322,48 @@ def test_layers_that_cannot_be_compiled_train():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@keras.saving.register_keras_serializable("tests")
+class OwnDense(keras.layers.Dense):
+    """A layer of one's own that ends in its activation."""
+
+
+def ending(kind, x):
+    """Classes' probabilities, made in one of many ways."""
+    x = keras.layers.Flatten()(x)
+    if kind in ("model", "activation"):
+        head = [keras.layers.Dense(4, "softmax" if kind == "activation" else None)]
+        head += [keras.layers.Softmax()] if kind == "model" else []
+        return keras.Sequential(head, name="label")(x)
+    if kind == "option":
+        softmax = keras.layers.Dense(4, activation="softmax")
+        options = [keras.layers.Dense(4, activation="sigmoid"), softmax]
+        return ks.ChoiceBlock(options, ("sigmoid", "softmax"), name="label")(x)
+    if kind == "own class":
+        return OwnDense(4, activation="softmax", name="label")(x)
+    if kind == "identity":
+        x = keras.layers.Dense(4, activation="softmax")(x)
+        return keras.layers.Identity(name="label")(x)
+    return keras.ops.softmax(keras.layers.Dense(4)(x))
+
+
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("activation", ["softmax", None])
-def test_crossentropies_of_probabilities_near_zero(recompute, activation):
+@pytest.mark.parametrize(
+    "kind", ["activation", "model", "option", "own class", "identity", "function"]
+)
+def test_crossentropies_of_probabilities_near_zero(recompute, kind):
     """On TensorFlow they are taken from logits: probabilities have no gradient."""
     inputs = keras.Input((4, 4, 3))
     options = [keras.layers.Conv2D(4, size, padding="same") for size in (1, 3)]
     x = ks.ChoiceBlock(options, ("k1", "k3"), name="block")(inputs)
     edges = keras.layers.Conv2D(1, 1, activation="sigmoid", name="edges")(x)
-    head = [keras.layers.Flatten(), keras.layers.Dense(4, activation=activation)]
-    head += [] if activation else [keras.layers.Softmax()]
-    label = keras.Sequential(head, name="label")(x)
+    label = ending(kind, x)
     net = ks.Supernet(inputs, {"edges": edges, "label": label}, recompute=recompute)
-    net.sampler = FromList([(1,)])
+    path = (1,) * net.space.num_decisions
+    net.sampler = FromList([path])
     randomize(net, scale=2.0)
     images, labels = data(8, (4, 4, 3))
     y = {"edges": images[..., :1] > 0, "label": labels}
-    net.set_path((1,))
+    net.set_path(path)
     stock = net.extract()
     losses = {"edges": "binary_crossentropy"}
     losses["label"] = "sparse_categorical_crossentropy"
@@ -350,3 +375,21 @@ def test_crossentropies_of_probabilities_near_zero(recompute, activation):
     np.testing.assert_allclose(*results, 1e-4)
     for a, b in zip(net.extract().variables, stock.variables, strict=True):
         np.testing.assert_allclose(a, b, 1e-4, 1e-4)
+
+
+def test_a_mean_of_softmaxes_is_none():
+    """It has no logits, as Keras' average of two such layers has none."""
+    inputs = keras.Input((3,))
+    softmaxes = [keras.layers.Dense(4, "softmax", name=name) for name in "ab"]
+    net = ks.Supernet(inputs, ks.ChoiceBlock(softmaxes)(inputs))
+    net.sampler = FromList([((0, 1),)])
+    randomize(net)
+    outputs = [keras.layers.Dense(4, "softmax", name=name)(inputs) for name in "ab"]
+    stock = keras.Model(inputs, keras.layers.Average()(outputs))
+    for name, layer in zip("ab", softmaxes, strict=True):
+        stock.get_layer(name).set_weights(layer.get_weights())
+    for model in (net, stock):
+        model.compile(SGD(0.1), "sparse_categorical_crossentropy")
+    x, y = data(8, (3,))
+    losses = [[m.train_on_batch(x, y) for _ in range(3)] for m in (net, stock)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)

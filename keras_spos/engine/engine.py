@@ -23,8 +23,8 @@ class Engine:
             instead of keeping what it needs of the forward pass.
 
     Attributes:
-        logits: Keys of what outputs are the softmax or sigmoid of, by their index,
-            where Keras' crossentropies read that.
+        logits: For each output the key of what it is the softmax or sigmoid of; there
+            is such a tensor where Keras' crossentropies read it.
     """
 
     def __init__(self, model, space=None, jit_compile=None, recompute=False):
@@ -36,12 +36,10 @@ class Engine:
                 f"KERAS_BACKEND to be tensorflow or jax. Received: {backend!r}"
             )
         self.backend = importlib.import_module(f"keras_spos.engine.{backend}")
-        self.steps = cut(model, space, self.backend.has_logits)
+        # Without paths it does not train, and there is no loss.
+        self.steps = cut(model, space, self.backend.logits_of if space else None)
         self.inputs = [id(t) for t in model.inputs]
-        made = {key for step in self.steps for key in step.outputs}
-        keys = map(logits_key, model.outputs)
-        # By the output's index.
-        self.logits = {i: key for i, key in enumerate(keys) if key in made}
+        self.logits = [logits_key(id(t)) for t in model.outputs]
         options = {} if jit_compile is None else {"jit_compile": jit_compile}
         self.runner = self.backend.Runner(recompute=recompute, **options)
 
@@ -137,17 +135,24 @@ class Engine:
         """
         inputs = [tensors[key] for key in step.inputs]
         results = [function(unit, inputs) for unit in units]
-        outputs = [self._mean(same, count) for same in zip(*results, strict=True)]
+        made = len(step.outputs)
+        same = zip(*(outputs[:made] for outputs in results), strict=True)
+        outputs = [self._mean(values, count) for values in same]
         tensors.update(zip(step.outputs, outputs, strict=True))
+        if len(units) == 1:
+            # A sum of several is no softmax.
+            keys = map(logits_key, units[0].logits)
+            tensors.update(zip(keys, results[0][made:], strict=True))
         for key in step.last_uses:
             del tensors[key]
 
     def pack(self, tensors):
         """The model's outputs, in its own structure, from a dict of tensors."""
         outputs = [tensors[id(t)] for t in self.model.outputs]
-        for i, key in self.logits.items():
-            # Where Keras' losses look for them.
-            outputs[i]._keras_logits = tensors[key]
+        for output, key in zip(outputs, self.logits, strict=True):
+            if key in tensors:
+                # Where Keras' losses look for them.
+                output._keras_logits = tensors[key]
         return pack_outputs(self.model, outputs)
 
     def forward(self, inputs, active, seed):
@@ -177,6 +182,7 @@ class Engine:
             for key in step.outputs:
                 y = tensors[key]
                 tape.shapes[key] = self.backend.shape_of(y), y.dtype
+        tape.logits = [key for key in self.logits if key in tensors]
         return self.pack(tensors), tape.penalty, tape
 
     def _record(self, tape, seed, where, unit, inputs):
@@ -240,7 +246,7 @@ class Engine:
         It returns the gradients of the unit's differentiable inputs.
         """
         gradients = {}
-        keys = [*map(id, self.model.outputs), *self.logits.values()]
+        keys = [*map(id, self.model.outputs), *tape.logits]
         outputs = zip(keys, keras.tree.flatten(output_gradients), strict=True)
         for key, gradient in outputs:
             # One tensor may be several outputs.
@@ -258,7 +264,13 @@ class Engine:
                     used["cotangents"] = [
                         self.backend.scale(c, 1 / count) for c in used["cotangents"]
                     ]
-            wanted = function(unit, record, used["cotangents"])
+            cotangents = list(used["cotangents"])
+            for key in unit.logits:
+                gradient = gradients.pop(logits_key(key), None)
+                if gradient is None:  # Where several units are added.
+                    gradient = ops.zeros_like(cotangents[step.outputs.index(key)])
+                cotangents.append(gradient)
+            wanted = function(unit, record, cotangents)
             keys = [k for k, d in zip(step.inputs, differentiable, strict=True) if d]
             for key, gradient in zip(keys, wanted, strict=True):
                 gradients[key] = self.backend.add(gradients.get(key), gradient)
@@ -337,6 +349,7 @@ class Tape:
 
     def __init__(self):
         self.records = []
+        self.logits = []
         self.penalty = None
         self.penalized = set()
         self.pending = {}

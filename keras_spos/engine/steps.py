@@ -54,19 +54,19 @@ class Step:
         return self.choices[choices]
 
 
-def logits_key(tensor):
-    """Key of what a model's output is the softmax or the sigmoid of."""
-    return "logits", id(tensor)
+def logits_key(key):
+    """Key of what a tensor is the softmax or the sigmoid of, from its own."""
+    return "logits", key
 
 
-def cut(model, space=None, has_logits=lambda node: False):
+def cut(model, space=None, logits_of=None):
     """Cuts a Functional model into `Step`s in an order in which they can run.
 
     Args:
         model: A Functional model.
         space: Its `SearchSpace`, or None.
-        has_logits: Whether a loss reads what a node's last activation is computed
-            from: ``has_logits(node)``.
+        logits_of: Which outputs of a call a loss reads the logits of:
+            ``logits_of(call, inputs)``, or None.
     """
     indices = {d.name: i for i, d in enumerate(space.decisions)} if space else {}
     runs = []
@@ -89,14 +89,23 @@ def cut(model, space=None, has_logits=lambda node: False):
         later |= outputs
         written = [t for t in made if t in later]
         _check_no_mask(run, written)
+        specs = {id(t): t for node in run for t in node.input_tensors}
+        specs = [specs[key] for key in read]
+
+        def logits_among(call, written=written, specs=specs):
+            """Keys of the model's outputs among those of a call that have logits."""
+            if logits_of is None or outputs.isdisjoint(written):
+                return []
+            found = [written[i] for i in logits_of(call, specs)]
+            return [key for key in found if key in outputs]
+
         if fixed:
-            last = (n for n in run if id(n.outputs[0]) in outputs and has_logits(n))
-            logits = [node.outputs[0] for node in last]
-            unit = _fixed_unit(run, read, written, [id(t) for t in logits])
+            unit, logits = _fixed_unit(run, read, written, logits_among)
             written = (*written, *map(logits_key, logits))
             steps.append(Step(tuple(read), written, unit))
         else:
-            steps += _choice_steps(run[0], tuple(read), tuple(written), indices)
+            read, written = tuple(read), tuple(written)
+            steps += _choice_steps(run[0], read, written, indices, logits_among)
     kept = set(outputs)
     for step in reversed(steps):
         step.last_uses = tuple(t for t in step.inputs if t not in kept)
@@ -111,8 +120,10 @@ def _check_no_mask(run, written):
                 raise ValueError(MASKED.format(node.operation.name))
 
 
-def _fixed_unit(run, read, written, logits):
-    def call(inputs, training):
+def _fixed_unit(run, read, written, logits_among):
+    """The unit of some nodes, and which outputs it gives the logits of."""
+
+    def compute(inputs, training):
         tensors = dict(zip(read, inputs, strict=True))
         for node in run:
             args, kwargs = node.arguments.fill_in(tensors)
@@ -124,16 +135,23 @@ def _fixed_unit(run, read, written, logits):
                 node.outputs, keras.tree.flatten(outputs), strict=True
             ):
                 tensors[id(symbolic)] = value
-        outputs = [tensors[key] for key in written]
-        return outputs + [tensors[key]._keras_logits for key in logits]
+        return [tensors[key] for key in written]
 
+    def call(inputs, training):
+        return _with_logits(compute(inputs, training), written, logits)
+
+    logits = logits_among(compute)
     operations = unique(n.operation for n in run)
     layers = [x for x in operations if isinstance(x, keras.layers.Layer)]
     key = signature([n.operation for n in run], _wiring(run, read, written + logits))
-    return Unit(call, layers, key, operations=operations)
+    return Unit(call, layers, key, operations=operations), logits
 
 
-def _choice_steps(node, read, written, indices):
+def _with_logits(outputs, written, logits):
+    return outputs + [outputs[written.index(key)]._keras_logits for key in logits]
+
+
+def _choice_steps(node, read, written, indices, logits_among):
     """The steps of a searchable layer, one per stage."""
     searchable = node.operation
     decisions = tuple(indices[d.name] for d in searchable.decisions)
@@ -144,15 +162,17 @@ def _choice_steps(node, read, written, indices):
     for stage, (inputs, outputs) in enumerate(
         zip([read, *between], [*between, written], strict=True)
     ):
-        make_unit = functools.partial(_choice_unit, node, read, stage)
+        make_unit = functools.partial(
+            _choice_unit, node, read, written, stage, count == 1 and logits_among
+        )
         steps.append(
             Step(inputs, outputs, None, searchable, stage, decisions, make_unit)
         )
     return steps
 
 
-def _choice_unit(node, read, stage, layer, views):
-    def call(inputs, training):
+def _choice_unit(node, read, written, stage, logits_among, layer, views):
+    def compute(inputs, training):
         args, kwargs = inputs, {}
         if stage == 0:
             args, kwargs = node.arguments.fill_in(dict(zip(read, inputs, strict=True)))
@@ -161,7 +181,13 @@ def _choice_unit(node, read, stage, layer, views):
         )
         return keras.tree.flatten(outputs)
 
-    return Unit(call, [layer], signature([layer], ()), views)
+    def call(inputs, training):
+        return _with_logits(compute(inputs, training), written, logits)
+
+    # Of a slice of weights there are no values yet.
+    logits = logits_among(compute) if logits_among and not views else []
+    wiring = [written.index(key) for key in logits]
+    return Unit(call, [layer], signature([layer], wiring), views, logits=logits)
 
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, slice)

@@ -9,10 +9,9 @@ while one runs.
 import contextlib
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend import get_keras_mask
+from keras.src.backend import compute_output_spec
 
 from keras_spos.engine import tensorflow_lean
 from keras_spos.engine.lean import Substitutes
@@ -25,21 +24,7 @@ from keras_spos.engine.tensorflow_calls import (
     shaped_as,
 )
 from keras_spos.engine.tensorflow_pair import Pair
-from keras_spos.graph import functional, has_own_call
 from keras_spos.weight_slice import is_part, whole
-
-# Layers that end in their activation.
-_ACTIVATED = {
-    keras.layers.Activation,
-    keras.layers.Conv1D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2D,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3D,
-    keras.layers.Conv3DTranspose,
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-}
 
 
 class Runner:
@@ -286,20 +271,26 @@ def is_asynchronous():
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def has_logits(node):
-    """Whether Keras' crossentropies read what a node's activation is computed from."""
-    layer = node.operation
-    if isinstance(layer, keras.Model) and not has_own_call(layer):
-        outputs = functional(layer).outputs
-        last, index, _ = outputs[0]._keras_history
-        return len(outputs) == 1 and has_logits(last._inbound_nodes[index])
-    if type(layer) is keras.layers.Softmax:
-        x, *mask = node.input_tensors
-        # What a mask leaves is no softmax of its input.
-        unmasked = not mask and get_keras_mask(x) is None
-        return unmasked and isinstance(layer.axis, int)
-    activations = keras.activations.softmax, keras.activations.sigmoid
-    return type(layer) in _ACTIVATED and layer.activation in activations
+def logits_of(call, inputs):
+    """Which outputs of a call Keras' crossentropies know the logits of.
+
+    Args:
+        call: ``call(inputs, training) -> outputs``, lists of tensors.
+        inputs: Symbolic tensors.
+
+    Returns:
+        Their indices. They have an attribute `_keras_logits`.
+    """
+    found = []
+
+    def trace(*inputs):
+        # In training: a dropout then has no logits, whatever it is given.
+        outputs = call(inputs, training=True)
+        found[:] = [i for i, y in enumerate(outputs) if hasattr(y, "_keras_logits")]
+        return outputs
+
+    compute_output_spec(trace, *inputs)
+    return found
 
 
 def is_replicated():

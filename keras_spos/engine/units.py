@@ -34,14 +34,16 @@ class Unit:
         key: Units with equal keys compute the same function of inputs and variables.
         views: What variables stand for: a dict from id to `WeightSlice`.
         operations: What `call` runs beside layers.
+        logits: Keys of outputs whose logits `call` gives after all outputs.
 
     Attributes:
         trainable: What the unit reads and training updates: variables, or slices.
         non_trainable: The rest of what it reads.
     """
 
-    def __init__(self, call, layers, key, views=None, operations=()):
+    def __init__(self, call, layers, key, views=None, operations=(), logits=()):
         self.call = call
+        self.logits = logits
         self.layers = layers
         self.operations = operations
         self._views = views or {}
