@@ -84,12 +84,19 @@ def _check_labels(labels, kind, outputs):
 
 def _is_error(metric):
     """Whether a metric of Keras' own grows as predictions get worse."""
+    methods = (type(metric).update_state, type(metric).result)
+    if not all(method.__module__.startswith("keras.") for method in methods):
+        return False  # One's own, such as the negative of an error.
     kinds = ("regression", "probabilistic", "hinge")
     modules = [f"keras.src.metrics.{kind}_metrics" for kind in kinds]
+    own = next(c for c in type(metric).__mro__ if c.__module__.startswith("keras."))
     rising = (keras.metrics.CosineSimilarity, keras.metrics.R2Score)
     counts = (keras.metrics.FalsePositives, keras.metrics.FalseNegatives)
-    of_errors = type(metric).__module__ in modules and not isinstance(metric, rising)
-    return of_errors or isinstance(metric, counts)
+    of_errors = own.__module__ in modules and not isinstance(metric, rising)
+    # What a `MeanMetricWrapper` is the mean of.
+    function = getattr(metric, "_fn", None)
+    of_losses = getattr(function, "__module__", None) == "keras.src.losses.losses"
+    return of_errors or of_losses or isinstance(metric, counts)
 
 
 def score_of(metric, net, labels, predictions, logits):

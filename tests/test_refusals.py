@@ -132,6 +132,23 @@ def test_a_metric_of_errors_or_a_function_is_refused():
         ks.Evaluator(small_net(), x, (x, y), metric=metric)
 
 
+def test_a_metric_of_errors_is_known_in_other_clothes():
+    class Own(keras.metrics.MeanSquaredError):
+        pass
+
+    class Negative(Own):
+        def result(self):
+            return -super().result()
+
+    x, y = data(6)
+    mean = keras.metrics.MeanMetricWrapper
+    for metric in (Own(), mean(keras.losses.mean_squared_error)):
+        with pytest.raises(ValueError, match="the lowest"):
+            ks.Evaluator(small_net(), x, (x, y), metric=metric)
+    for metric in (Negative(), mean(keras.metrics.sparse_categorical_accuracy)):
+        ks.Evaluator(small_net(), x, (x, y), metric=metric)
+
+
 def test_a_number_that_may_be_an_index_or_a_label_is_refused():
     space = ks.SearchSpace([ks.Decision("kernel", ("1", "3"))])
     assert space.path({"kernel": "3"}) == (1,) == space.path((1,))
