@@ -203,7 +203,8 @@ def test_random_layers_are_off_and_frozen_norms_stay():
             np.testing.assert_array_equal(a, b)
 
 
-def test_batch_renormalization_has_the_statistics_of_its_inputs(images):
+@pytest.mark.parametrize("path", [(0,), (1,)])
+def test_statistics_with_renormalization_or_without_averages(path, images):
     options = [
         [
             layers.Conv2D(4, 1),
@@ -212,18 +213,18 @@ def test_batch_renormalization_has_the_statistics_of_its_inputs(images):
             layers.DepthwiseConv2D(3),
             layers.BatchNormalization(renorm=True, renorm_clipping={"rmax": 1.5}),
         ],
-        [layers.Conv2D(4, 3), layers.BatchNormalization()],
+        [layers.Conv2D(4, 3), layers.BatchNormalization(momentum=1.0)],
     ]
     inputs = keras.Input(SHAPE)
     x = ChoiceBlock(options, "ab")(inputs)
     net = randomize(Supernet(inputs, layers.GlobalAveragePooling2D()(x)))
-    expected = set_exact_statistics(net.extract((0,)), images)
+    expected = set_exact_statistics(net.extract(path), images)
     for found in (
-        Evaluator(net, images, data(4)).extract((0,)),
-        recalibrate(net.extract((0,)), images),
+        Evaluator(net, images, data(4)).extract(path),
+        recalibrate(net.extract(path), images),
     ):
         assert_equal_statistics(statistics(found), statistics(expected))
-        assert all(norm.renorm for norm in norms(found))
+        assert all(norm.renorm or norm.momentum == 1.0 for norm in norms(found))
 
 
 @pytest.mark.parametrize("empty", [np.zeros((0, *SHAPE)), []])

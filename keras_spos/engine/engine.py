@@ -124,7 +124,7 @@ class Engine:
         """
         state = self.state(unit, (0,), {})
         outputs, values = self.runner.calibrate(unit, inputs, state)
-        ids = [(id(mean), id(variance)) for mean, variance, _ in unit.norms]
+        ids = [(id(mean), id(variance)) for mean, variance in unit.norms]
         pairs = zip(values[::2], values[1::2], strict=True)
         return outputs, dict(zip(ids, pairs, strict=True))
 

@@ -65,13 +65,9 @@ class Unit:
 
     @functools.cached_property
     def norms(self):
-        """(moving mean, moving variance, momentum) of batch norms in training."""
+        """(moving mean, moving variance) of batch norms in training."""
         return [
-            (
-                self._source(layer.moving_mean),
-                self._source(layer.moving_variance),
-                layer.momentum,
-            )
+            (self._source(layer.moving_mean), self._source(layer.moving_variance))
             for layer in self._all_layers()
             if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
         ]
@@ -118,13 +114,14 @@ class Unit:
             return run
 
         # `lean` may have replaced calls too.
-        names = ("call", "renorm")
+        names = ("call", "renorm", "momentum")
         before = [{n: vars(x)[n] for n in names if n in vars(x)} for x in norms]
         try:
             for norm in norms:
                 # Past Keras' `__setattr__`, which tracks. With renorm, a norm corrects
                 # by averages of batches before, and averages standard deviations.
-                vars(norm).update(call=in_training(norm), renorm=False)
+                # Without momentum, moving averages are what they average.
+                vars(norm).update(call=in_training(norm), renorm=False, momentum=0.0)
             yield
         finally:
             for norm, own in zip(norms, before, strict=True):
@@ -144,7 +141,7 @@ class Unit:
         Returns:
             The outputs; mean and variance of each of `norms`, as one list.
         """
-        averages = {id(v) for norm in self.norms for v in norm[:2]}
+        averages = {id(v) for norm in self.norms for v in norm}
         start = [
             ops.zeros_like(x) if id(v) in averages else x
             for v, x in zip(self.non_trainable, non_trainable, strict=True)
@@ -152,12 +149,7 @@ class Unit:
         with self._lean(substitutes), self._norms_in_training():
             outputs, state, _ = self.run(inputs, trainable, start, training=False)
         values = {id(v): x for v, x in zip(self.non_trainable, state, strict=True)}
-        # From zero, a moving average becomes (1 - momentum) times what it averages.
-        return outputs, [
-            values[id(average)] / (1 - momentum)
-            for mean, variance, momentum in self.norms
-            for average in (mean, variance)
-        ]
+        return outputs, [values[id(v)] for norm in self.norms for v in norm]
 
     @functools.cached_property
     def regularized(self):
