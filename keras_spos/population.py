@@ -94,12 +94,12 @@ def _check_writable(checkpoint, unique, identity, scores):
     if checkpoint is None:
         return
     check_writable(checkpoint)
-    if os.path.exists(checkpoint):
-        if not np.array_equal(_read(checkpoint, unique, identity), scores):
-            raise ValueError(
-                f"{checkpoint} was changed while its paths were scored: another "
-                "process goes on with it, too. Let one of them run alone."
-            )
+    held = _read(checkpoint, unique, identity)
+    if os.path.exists(checkpoint) and not np.array_equal(held, scores):
+        raise ValueError(
+            f"{checkpoint} was changed while its paths were scored: another "
+            "process goes on with it, too. Let one of them run alone."
+        )
 
 
 def _read(checkpoint, unique, identity):

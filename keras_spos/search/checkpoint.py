@@ -116,7 +116,7 @@ def _text(path):
 def _write(path, settings, rows):
     """Writes the file, and returns its text; a kill leaves the old one or the new."""
     data = {"format": _FORMAT, "settings": settings, "rows": rows}
-    text = json.dumps({**data, "sha256": _digest(data)})  # `dump` is many times slower.
+    text = json.dumps({**data, "sha256": _digest(data)})  # `dump` encodes in Python.
     with whole_file(path) as temporary, open(temporary, "w") as file:
         file.write(text)
         file.flush()
