@@ -43,7 +43,7 @@ PRESETS = {
         space={
             "input_shape": (16, 16, 3),
             "num_classes": 10,
-            "skeleton": SMALL_SKELETON[1:2],
+            "skeleton": ((1, 1, 3, 24, 0.5, 2, 2),),
             "stem_channels": 8,
             "head_channels": 16,
             "kernel_sizes": (3, 5),

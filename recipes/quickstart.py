@@ -16,12 +16,14 @@ from recipes.progress import Progress
 
 PRESETS = {
     "small": {
+        "stage_blocks": (3, 3),
         "supernet_epochs": 24,
         "retrain_epochs": 10,
         "generations": 6,
         "population": 20,
     },
     "smoke": {
+        "stage_blocks": (2, 1),
         "supernet_epochs": 1,
         "retrain_epochs": 1,
         "generations": 2,
@@ -45,7 +47,7 @@ def main():
         input_shape=(16, 16, 3),
         num_classes=10,
         stage_channels=(32, 64),
-        stage_blocks=(3, 3),
+        stage_blocks=preset["stage_blocks"],
         head_channels=128,
         seed=args.seed,
     )

@@ -240,9 +240,8 @@ class Experiment(BaseExperiment):
         s = self.settings
 
         def network(scale):
-            return spaces.shufflenet_v2(
-                **s.space, l2=s.l2, options=(option,), mid_scale=scale
-            )
+            space = {**s.space, "options": (option,), "mid_scale": scale}
+            return spaces.shufflenet_v2(**space, l2=s.l2)
 
         def meets_limit(hundredths):
             net = network(hundredths / 100)

@@ -64,7 +64,12 @@ PRESETS = {
     ),
     "smoke": dataclasses.replace(
         spos.PRESETS["smoke"],
-        space={**spos.PRESETS["smoke"].space, "stage_blocks": (1, 1)},
+        space={
+            **spos.PRESETS["smoke"].space,
+            "options": ("choice_3", "choice_5"),
+            "stage_channels": (16,),
+            "stage_blocks": (1,),
+        },
         population=4,
         topk=2,
     ),

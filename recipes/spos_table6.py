@@ -241,6 +241,11 @@ def _percent(share):
     return None if share is None else round(100 * float(share), 2)
 
 
+def _inherited(row):
+    score = row.get("inherited")
+    return "not in the space" if score is None else score
+
+
 def _report(output, args, settings, bitops, rows, results, histories):
     from keras_spos import plots
 
@@ -260,7 +265,7 @@ def _report(output, args, settings, bitops, rows, results, histories):
                 "float" if row["bitops"] is None else f"{row['bitops']:.4g}",
                 f"{row['params']:,}",
                 row["top1"],
-                row.get("inherited") or "not in the space",
+                _inherited(row),
                 paper[name][0] or "float",
                 paper[name][1],
             ]

@@ -16,10 +16,11 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    # Tests compile much and compute little.
-    flags = "--xla_backend_optimization_level=0"
-    flags += " --xla_llvm_disable_expensive_passes=true"
-    os.environ.setdefault("XLA_FLAGS", flags)
+# Tests compile much and compute little.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
 import keras
 import pytest

@@ -35,7 +35,7 @@ def transformer():
 
 
 def test_a_space_of_attention_blocks(tmp_path):
-    batches = [data(6, seed=i) for i in range(5)]
+    batches = [data(6, seed=i) for i in range(3)]
     sgd = keras.optimizers.SGD(0.05, momentum=0.9)
     net, _ = assert_trains_like_reference(transformer, sgd, batches)
     flops, params = ks.flops_table(net), ks.params_table(net)

@@ -87,6 +87,10 @@ def test_images_that_come_in_batches(tmp_path):
     ):
         assert file(images) == expected
     endless = itertools.repeat(x[:1])
+    with pytest.warns(UserWarning, match="one image, or equal ones") as warned:
+        images = int8_arguments.calibration_images(endless, model)
+    assert len(images) == 1000 and len(warned) == 1
+    endless = itertools.repeat(x[:2])
     assert len(int8_arguments.calibration_images(endless, model)) == 1000
     for wrong, received in (
         (5, "int"),
@@ -146,7 +150,7 @@ def test_what_is_refused(tmp_path):
     pixels = keras.Input(SHAPE, dtype="uint8")
     of_bytes = keras.Model(pixels, model(layers.Rescaling(1 / 255)(pixels)))
     fractions = np.full((3, *SHAPE), 0.5, "float32")
-    whole = fractions.astype("uint8")
+    whole = np.arange(3, dtype="uint8")[:, None, None, None] + np.zeros(SHAPE, "uint8")
     for given, pair in ((fractions, None), (whole, (fractions, [0, 1, 2]))):
         with pytest.raises(ValueError, match="uint8 is what.* float32 from 0.5 to"):
             to_int8(of_bytes, given, path, validation=pair)

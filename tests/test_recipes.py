@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 import keras_spos as ks
 from keras_spos import data
 from keras_spos.costs import Block, CostTable
-from recipes import experiment, memory, spos
+from recipes import experiment, memory, spos, spos_table3
 from recipes.common import (
     Output,
     _without_folders,
@@ -31,12 +30,11 @@ from recipes.common import (
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(recipe, folder, *words, env=None):
+def run(recipe, folder, *words):
     command = [sys.executable, "-m", f"recipes.{recipe}", "--preset", "smoke"]
     return subprocess.run(
         [*command, "--output-dir", str(folder), *words],
         cwd=ROOT,
-        env=env,
         capture_output=True,
         text=True,
     )
@@ -79,9 +77,8 @@ def test_a_finished_recipe_resumes_to_the_same_result(quickstart):
 
 def test_a_used_folder_is_not_overwritten(quickstart):
     folder, _ = quickstart
-    done = run("quickstart", folder)
-    assert done.returncode != 0
-    assert "--resume" in done.stderr
+    with pytest.raises(SystemExit, match=f"{folder} is not empty. Pass --resume"):
+        output(folder)
 
 
 def output(folder, recipe="quickstart", **changed):
@@ -265,28 +262,27 @@ def test_a_kill_while_a_model_is_saved_leaves_the_last(tmp_path):
     assert file.read_text() == "whole"
 
 
-def test_missing_data_is_explained(tmp_path):
+def test_missing_data_is_explained(smoke, monkeypatch):
     # As where tensorflow-datasets is not installed: it would try to download.
-    stub = "raise ImportError('no tensorflow_datasets')"
-    (tmp_path / "tensorflow_datasets.py").write_text(stub)
-    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    path.pop("KERAS_SPOS_DATA", None)
-    words = ["spos_table3", tmp_path / "out", "--preset", "small"]
-    done = run(*words, env=path)
-    assert done.returncode != 0
-    assert "cifar10" in done.stderr
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    monkeypatch.delenv("KERAS_SPOS_DATA", raising=False)
+    with pytest.raises(Exception, match="cifar10"):
+        smoke(spos_table3, "--preset", "small")
 
 
-def test_a_mistyped_data_folder_is_refused_and_not_made(tmp_path):
+def test_a_mistyped_data_folder_is_refused_and_not_made(
+    smoke, tmp_path, monkeypatch, capsys
+):
     missing = tmp_path / "missing"
-    done = run("spos_table3", tmp_path / "out", "--data-dir", missing)
-    assert done.returncode == 2
-    assert "Expected a folder that exists" in done.stderr
-    assert f"Received: {missing}" in done.stderr and "Traceback" not in done.stderr
-    assert not missing.exists() and not (tmp_path / "out").exists()
-    env = {**os.environ, "KERAS_SPOS_DATA": str(missing)}
-    done = run("spos_table3", tmp_path / "out", env=env)
-    assert done.returncode == 2 and f"Received: {missing}" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        smoke(spos_table3, "--data-dir", str(missing))
+    error = capsys.readouterr().err
+    assert "Expected a folder that exists" in error and f"Received: {missing}" in error
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("KERAS_SPOS_DATA", str(missing))
+    with pytest.raises(SystemExit, match="2"):
+        smoke(spos_table3)
+    assert f"Received: {missing}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967", "one"])

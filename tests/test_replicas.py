@@ -45,7 +45,7 @@ x, y = rng.random((32, 6, 6, 2), dtype="float32"), rng.integers(0, 3, 32)
 with scope():
     inputs = keras.Input((6, 6, 2))
     h = inputs
-    for i in range(3):
+    for i in range(2):
         options = [
             keras.layers.Conv2D(
                 4, k, padding="same", activation="tanh", kernel_regularizer="l2",
@@ -96,7 +96,8 @@ print(json.dumps({
 
 
 def train(replicas, kind="data"):
-    flags = f"--xla_force_host_platform_device_count={replicas}"
+    flags = os.environ["XLA_FLAGS"]
+    flags += f" --xla_force_host_platform_device_count={replicas}"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(replicas), kind],
         capture_output=True,

@@ -4,6 +4,8 @@ Example:
     >>> images = calibration_images(dataset.batch(32), model)      # doctest: +SKIP
 """
 
+import warnings
+
 import numpy as np
 
 from keras_spos.graph import check_functional
@@ -88,6 +90,12 @@ def calibration_images(data, model):
     images = np.concatenate(arrays)
     if not np.all(np.isfinite(images)):
         raise ValueError("Expected finite representative images. Received: NaN or inf.")
+    if np.array_equal(images, np.broadcast_to(images[0], images.shape)):
+        warnings.warn(
+            "Expected some hundred different representative images: activations that "
+            "are larger on others are clipped. Received: one image, or equal ones.",
+            stacklevel=3,
+        )
     return images
 
 
