@@ -75,10 +75,12 @@ def _check_labels(labels, kind, outputs):
     if kind == "one-hot" or len(outputs) > 2:
         return
     classes = 2 if kind == "binary" else outputs[-1]
-    if not np.all(np.isin(labels, np.arange(classes))):
+    known = np.isin(labels, np.arange(classes))
+    if not np.all(known):
         raise ValueError(
-            f"Expected validation labels of 0 to {classes - 1}. Received: "
-            f"{labels.min()} to {labels.max()}"
+            f"Expected validation labels that are classes, 0 to {classes - 1}. "
+            f"Received: {labels[~known][0]} among labels of {labels.min()} to "
+            f'{labels.max()}. (Where they are no classes, pass metric="loss".)'
         )
 
 
