@@ -316,3 +316,10 @@ def test_predict_and_evaluate_see_every_image(arrays):
     chosen = shifted[np.arange(50), arrays.labels] / shifted.sum(axis=1)
     loss = model.evaluate(batches, verbose=0)
     assert loss == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
+
+
+def test_no_thread_outlasts_an_epoch_in_tensorflow(arrays):
+    """One that tunes the pipeline may sleep for as long as the epoch took."""
+    pytest.importorskip("tensorflow")
+    options = data.training(arrays, 8).get_tf_dataset().options()
+    assert options.autotune.enabled is False

@@ -130,7 +130,11 @@ class Stream(keras.utils.PyDataset, DataAdapter):
         dataset = tf.data.Dataset.from_generator(
             self.__iter__, output_signature=signature
         )
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        # There is nothing to tune, and on a busy machine the end of an epoch would wait
+        # for the thread that does, which may sleep for as long as the epoch took.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return dataset.prefetch(2).with_options(options)
 
     @property
     def num_batches(self):
