@@ -145,6 +145,35 @@ def transposed(x):
     return [layers.Conv2D(2, 1)(y) for y in outputs]
 
 
+def volumes(x):
+    """What there is for video and scans, on 4 by 7 by 2 voxels."""
+    x = layers.Reshape((4, 7, 2, -1))(x)
+    y = layers.Conv3D(4, (3, 2, 1), (1, 2, 1), "same", dilation_rate=1)(x)
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.Conv3DTranspose(3, (2, 3, 1), (1, 2, 1), "same")(y)
+    pools = (
+        layers.AveragePooling3D((2, 3, 1), 1, "same"),
+        layers.MaxPooling3D((1, 2, 2)),
+    )
+    y = layers.ZeroPadding3D(((1, 0), (0, 2), (1, 1)))(pools[1](pools[0](y)))
+    y = layers.UpSampling3D((1, 2, 3))(layers.Cropping3D(((0, 1), (1, 0), (0, 0)))(y))
+    ends = layers.GlobalAveragePooling3D(), layers.GlobalMaxPooling3D()
+    return [end(y) for end in ends]
+
+
+def sequences(x):
+    x = layers.Conv1D(4, 3)(layers.ZeroPadding1D((1, 2))(layers.Reshape((-1, 3))(x)))
+    return layers.UpSampling1D(3)(layers.Cropping1D((2, 1))(x))
+
+
+def slopes(x):
+    """PReLU of each element and of each channel, where channels are last, and first."""
+    uniform = {"alpha_initializer": "uniform"}
+    x = layers.PReLU(**uniform)(x)
+    x = layers.PReLU(**uniform, shared_axes=[1, 2])(layers.Conv2D(5, 3)(x))
+    return layers.PReLU(**uniform)(layers.Dense(4)(layers.Flatten()(x)))
+
+
 def u_net(x):
     x = layers.Conv2D(4, 3, padding="same")(layers.Cropping2D(((0, 0), (0, 1)))(x))
     y = layers.SeparableConv2D(6, 3, 2, "same", depth_multiplier=2)(x)
@@ -180,6 +209,9 @@ MODELS = {
     "conv_groups": [layers.Conv2D(4, (3, 1), groups=2, activation="relu6")],
     "depthwise": [layers.DepthwiseConv2D((5, 5), 2, "same", depth_multiplier=2)],
     "transposed": [transposed],
+    "volumes": [volumes],
+    "sequences": [sequences],
+    "slopes": [slopes],
     "u_net": [u_net],
     "resized": [resized],
     "norms": norms(-1),

@@ -243,12 +243,21 @@ def leaky_relu(g, layer, shape, x):
     return g.add("LeakyRelu", [x.name], alpha=float(layer.negative_slope)), x.order
 
 
+def _prelu(g, layer, shape, x):
+    # One slope for each element of an image, or for all along some axes.
+    slopes = keras.ops.convert_to_numpy(layer.alpha)[None]
+    slopes = g.constant(slopes.transpose(x.order), "slopes")
+    return g.add("PRelu", [x.name, slopes]), x.order
+
+
 def _crop(g, layer, shape, x):
-    channels_first = layer.data_format == "channels_first"
+    # Sequences have no such attribute, and one pair instead of a list of them.
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
     sizes = x.shape[2:] if channels_first else x.shape[1:-1]
+    pairs = np.reshape(layer.cropping, (-1, 2)).tolist()
     ends = [
         slice(first, size - last)
-        for (first, last), size in zip(layer.cropping, sizes, strict=True)
+        for (first, last), size in zip(pairs, sizes, strict=True)
     ]
     if channels_first:
         ends = [slice(None), *ends]
@@ -301,7 +310,9 @@ WRITERS = {
     layers.AlphaDropout: _identity,
     layers.Average: merge("Add"),
     layers.Concatenate: concatenate,
+    layers.Cropping1D: _crop,
     layers.Cropping2D: _crop,
+    layers.Cropping3D: _crop,
     layers.Dropout: _identity,
     layers.ELU: elu,
     layers.Flatten: _flatten,
@@ -313,6 +324,7 @@ WRITERS = {
     layers.Minimum: merge("Min"),
     layers.Multiply: merge("Mul"),
     layers.Normalization: _normalize,
+    layers.PReLU: _prelu,
     layers.Permute: _permute,
     layers.ReLU: _relu,
     layers.Rescaling: _rescale,

@@ -135,7 +135,8 @@ def _pads(x, order, size, layer):
 
 def _channels_first(layer, x):
     rank = len(x.shape)
-    if layer.data_format == "channels_first":
+    # Layers that repeat steps of sequences have no such attribute.
+    if getattr(layer, "data_format", None) == "channels_first":
         return tuple(range(rank))
     return (0, rank - 1, *range(1, rank - 1))
 
@@ -169,7 +170,7 @@ def _global_pool(op_type):
 
 def _zero_padding(g, layer, shape, x):
     order = _channels_first(layer, x)
-    begins, ends = zip(*layer.padding, strict=True)
+    begins, ends = np.reshape(layer.padding, (-1, 2)).T  # Sequences have one pair.
     pads = g.constant(np.array([0, 0, *begins, 0, 0, *ends]), "pads")
     return g.add("Pad", [g.arrange(x, order), pads]), order
 
@@ -181,12 +182,14 @@ _INTERPOLATIONS = {  # Not "bicubic", for which TensorFlow rounds.
 
 
 def _upsampling(g, layer, shape, x):
-    if layer.interpolation not in _INTERPOLATIONS:
-        raise UnsupportedLayerError(f"interpolation={layer.interpolation!r}.")
+    # Of images alone there is a choice.
+    interpolation = getattr(layer, "interpolation", "nearest")
+    if interpolation not in _INTERPOLATIONS:
+        raise UnsupportedLayerError(f"interpolation={interpolation!r}.")
     order = _channels_first(layer, x)
-    scales = g.constant(np.array([1.0, 1.0, *layer.size]), "scales")
+    scales = g.constant(np.array([1.0, 1.0, *np.ravel(layer.size)]), "scales")
     inputs = [g.arrange(x, order), "", scales]
-    return g.add("Resize", inputs, **_INTERPOLATIONS[layer.interpolation]), order
+    return g.add("Resize", inputs, **_INTERPOLATIONS[interpolation]), order
 
 
 def _resizing(g, layer, shape, x, training=None):
@@ -236,24 +239,34 @@ WRITERS = {
     QuantizedConv2D: _quantized_convolution,
     layers.AveragePooling1D: _pool("AveragePool", count_include_pad=0),
     layers.AveragePooling2D: _pool("AveragePool", count_include_pad=0),
+    layers.AveragePooling3D: _pool("AveragePool", count_include_pad=0),
     layers.Conv1D: _convolution,
     layers.Conv1DTranspose: _transposed,
     layers.Conv2D: _convolution,
     layers.Conv2DTranspose: _transposed,
+    layers.Conv3D: _convolution,
+    layers.Conv3DTranspose: _transposed,
     layers.Dense: _dense,
     layers.DepthwiseConv1D: _depthwise,
     layers.DepthwiseConv2D: _depthwise,
     layers.Embedding: _embedding,
     layers.GlobalAveragePooling1D: _global_pool("GlobalAveragePool"),
     layers.GlobalAveragePooling2D: _global_pool("GlobalAveragePool"),
+    layers.GlobalAveragePooling3D: _global_pool("GlobalAveragePool"),
     layers.GlobalMaxPooling1D: _global_pool("GlobalMaxPool"),
     layers.GlobalMaxPooling2D: _global_pool("GlobalMaxPool"),
+    layers.GlobalMaxPooling3D: _global_pool("GlobalMaxPool"),
     layers.MaxPooling1D: _pool("MaxPool"),
     layers.MaxPooling2D: _pool("MaxPool"),
+    layers.MaxPooling3D: _pool("MaxPool"),
     layers.MultiHeadAttention: attention,
     layers.Resizing: _resizing,
     layers.SeparableConv1D: _separable,
     layers.SeparableConv2D: _separable,
+    layers.UpSampling1D: _upsampling,
     layers.UpSampling2D: _upsampling,
+    layers.UpSampling3D: _upsampling,
+    layers.ZeroPadding1D: _zero_padding,
     layers.ZeroPadding2D: _zero_padding,
+    layers.ZeroPadding3D: _zero_padding,
 }
