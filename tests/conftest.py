@@ -57,6 +57,7 @@ SAME_ON_EVERY_BACKEND = [
     "shufflenet_costs",
     "spos_recipes",
     "tabular",
+    "tflite",
     "width_spaces",
 ]
 if os.environ.get("KERAS_BACKEND") == "jax":

@@ -127,7 +127,6 @@ def test_onnx_outputs_are_not_clipped(tmp_path):
 def test_a_label_for_each_pixel(ending, tmp_path):
     if ending != "onnx":
         tf = pytest.importorskip("tensorflow")
-        pytest.importorskip("tf_keras")
     if ending == "tuned":
         pytest.importorskip("tensorflow_model_optimization")
     model = images_of_labels()
@@ -159,8 +158,7 @@ def test_a_label_for_each_pixel(ending, tmp_path):
 def test_several_outputs(ending, tmp_path):
     if ending == "tflite":
         tf = pytest.importorskip("tensorflow")
-        pytest.importorskip("tf_keras")
-    inputs = keras.Input(SHAPE)
+    inputs = keras.Input(SHAPE, name="image")
     x = layers.GlobalAveragePooling2D()(inputs)
     outputs = [layers.Dense(n, name=name)(x) for n, name in ((5, "b"), (3, "a"))]
     model = randomize(keras.Model(inputs, outputs))
@@ -177,11 +175,8 @@ def test_several_outputs(ending, tmp_path):
     else:
         with int8._quiet():
             interpreter = tf.lite.Interpreter(model_path=path)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x[:1])
-        interpreter.invoke()
-        details = interpreter.get_output_details()
-        found = [interpreter.get_tensor(d["index"]) for d in details]
+        outputs = interpreter.get_signature_runner()(image=x[:1])
+        found = [outputs[f"output_{i}"] for i in range(2)]
     for a, b in zip(model(x[:1]), found, strict=True):
         np.testing.assert_allclose(a, b, atol=0.05)
 
@@ -191,8 +186,6 @@ def test_several_outputs(ending, tmp_path):
 def test_other_precisions_are_written_as_float32_is(
     policy, ending, tmp_path, mixed_precision
 ):
-    if ending == "tflite":
-        pytest.importorskip("tf_keras")
     mixed_precision(policy)
     dtype = "float64" if policy == "float64" else "float32"
     inputs = keras.Input(SHAPE, dtype=dtype)
@@ -206,15 +199,15 @@ def test_other_precisions_are_written_as_float32_is(
 
 @pytest.mark.parametrize("tuned", [False, True])
 def test_tflite(trained, tuned, tmp_path):
-    pytest.importorskip("tf_keras")
     if tuned:
+        pytest.importorskip("tf_keras")
         pytest.importorskip("tensorflow_model_optimization")
     x, y = colours(seed=1)
     path = str(tmp_path / "net.tflite")
     before = [w.copy() for w in trained.get_weights()]
     training = colours(100, seed=2) if tuned else None
     report = to_int8(trained, x[:50], path, training=training, validation=(x, y))
-    assert report.twin_difference < 1e-5
+    assert report.twin_difference < 1e-5 if tuned else report.twin_difference is None
     assert report.accuracy_after > report.accuracy_before - 0.05 > 0.85
     for a, b in zip(before, trained.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -13,8 +13,10 @@ import os
 import tempfile
 import warnings
 
+import keras
 import numpy as np
 
+from keras_spos.export import tflite_direct
 from keras_spos.export.int8_arguments import (
     calibration_images,
     check_model,
@@ -41,7 +43,7 @@ class Int8Report:
         bytes: Its size.
         method: "quantization-aware training" or "post-training".
         twin_difference: Largest difference between the tf_keras twin and the model, as
-            a share of the largest output; None for ONNX, which needs no twin.
+            a share of the largest output; None where there is no twin.
         accuracy_before: Of the float model on the validation images, or None.
         accuracy_after: Of the file on them, or None.
     """
@@ -66,12 +68,14 @@ def to_int8(
 ):
     """Quantizes weights and activations of a stock model to 8 bits, and writes a file.
 
-    A path that ends in ``.tflite`` is written by TensorFlow Lite's converter, from a
-    copy of the model in tf_keras. With `training` that copy is first tuned by
-    quantization-aware training (tensorflow-model-optimization); the model given is left
-    as it is. A path that ends in ``.onnx`` is written by ONNX Runtime's post-training
-    quantizer. Inputs and outputs stay float32. TensorFlow Lite rounds outputs to 256
-    levels, within the range that they had on the representative data.
+    A path that ends in ``.tflite`` is written by TensorFlow Lite's converter, for one
+    image at a time; its outputs are called "output_0" and so on. With `training` (and
+    on other backends than TensorFlow) it is written from a copy of the model in
+    tf_keras, which knows fewer layers, and is first tuned by quantization-aware
+    training (tensorflow-model-optimization); the model given is left as it is. A path
+    that ends in ``.onnx`` is written by ONNX Runtime's post-training quantizer. Inputs
+    and outputs stay float32. TensorFlow Lite rounds outputs to 256 levels, within the
+    range that they had on the representative data.
 
     Args:
         model: A Functional model of one input, such as ``net.extract(path)``. With
@@ -221,30 +225,37 @@ def _leave_outputs_as_they_are(path):
 
 
 def _write_tflite(model, images, path, tuning):
-    """Writes the file; returns how far the twin is from the model."""
+    """Writes the file; returns how far the twin is from the model, None without one."""
     tf = require("tensorflow")
+    with _quiet():
+        if tuning is None and keras.backend.backend() == "tensorflow":
+            contents, difference = tflite_direct.converted(model, images), None
+        else:
+            copy, difference = _checked_twin(model, images)
+            if tuning is not None:
+                copy = _tuned(copy, images, *tuning)
+            converter = tf.lite.TFLiteConverter.from_keras_model(copy)
+            contents = tflite_direct.convert(converter, images, tuning is None)
+    with open(path, "wb") as file:
+        file.write(contents)
+    if difference is None:
+        tflite_direct.compare(contents, model, images[:8])
+    return difference
+
+
+def _checked_twin(model, images):
+    """The model in tf_keras, and how far that is from it."""
     require("tf_keras", "'keras_spos[int8]'")
     from keras_spos.export.tf_keras_twin import largest_difference, twin
 
-    with _quiet():
-        copy = twin(model)
-        difference = largest_difference(model, copy, images[:8])
-        if not difference <= 1e-4:
-            raise ValueError(
-                f"The copy in tf_keras differs from the model by {difference:.3g} of "
-                "the largest output. No file was written."
-            )
-        if tuning is not None:
-            copy = _tuned(copy, images, *tuning)
-        converter = tf.lite.TFLiteConverter.from_keras_model(copy)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if tuning is None:
-            converter.representative_dataset = lambda: ([x[None]] for x in images)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        contents = converter.convert()
-    with open(path, "wb") as file:
-        file.write(contents)
-    return difference
+    copy = twin(model)
+    difference = largest_difference(model, copy, images[:8])
+    if not difference <= 1e-4:
+        raise ValueError(
+            f"The copy in tf_keras differs from the model by {difference:.3g} of "
+            "the largest output. No file was written."
+        )
+    return copy, difference
 
 
 def _tuned(copy, images, x, y, epochs, batch_size, learning_rate):
@@ -335,11 +346,13 @@ def _run_tflite(path, images):
         interpreter.get_input_details(),
         (interpreter.get_output_details()),
     )
-    interpreter.resize_tensor_input(given["index"], images.shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], images)
-    interpreter.invoke()
-    return interpreter.get_tensor(result["index"])
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(result["index"]))
+    return np.concatenate(outputs)
 
 
 def _run_onnx(path, images):
