@@ -95,10 +95,10 @@ def compare(contents, model, images):
         output = keras.ops.convert_to_numpy(output)
         own = np.concatenate([each[f"output_{number}"] for each in found])
         share = np.linalg.norm(own - output) / max(np.linalg.norm(output), 1e-30)
-        if share > 0.2:
+        if share > 0.3:
             warnings.warn(
                 f"Output {number} of the file is off by {share:.0%} of the model's "
-                "(root mean squares): 256 levels are too few for numbers inside of it. "
-                f"{_ONNX}",
+                "(root mean squares): 256 levels are too few for some of the numbers "
+                "inside of it. Measure what that costs (validation=).",
                 stacklevel=4,
             )
