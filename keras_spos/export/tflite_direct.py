@@ -42,12 +42,8 @@ def converted(model, images):
     spec = tf.TensorSpec((1, *given.shape[1:]), given.dtype, name=given.name)
     function = tf.function(call, autograph=False).get_concrete_function(spec)
     graph = function.graph.as_graph_def()
-    nodes = [
-        *graph.node,
-        *(n for part in graph.library.function for n in part.node_def),
-    ]
-    kinds = {node.op for node in nodes}
-    if kinds & {"While", "StatelessWhile"}:
+    inner = (node for part in graph.library.function for node in part.node_def)
+    if any(node.op in ("While", "StatelessWhile") for node in (*graph.node, *inner)):
         # Measuring ranges inside of one, the calibrator dies, and Python with it.
         raise ValueError(
             f"Expected a model without loops. Received: {model.name!r}, in which there "
