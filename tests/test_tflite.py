@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).random((30, *SHAPE), dtype="float32")
 
 
 def network(*graph):
-    x = inputs = keras.Input(SHAPE)
+    x = inputs = keras.Input(SHAPE, name="an image")
     for layer in graph:
         x = layer(x)
     return randomize(keras.Model(inputs, x, name="net"), scale=0.5)

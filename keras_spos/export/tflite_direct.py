@@ -4,6 +4,7 @@ Example:
     >>> contents = converted(model, images)                        # doctest: +SKIP
 """
 
+import re
 import warnings
 
 import keras
@@ -38,8 +39,9 @@ def converted(model, images):
         return keras.tree.flatten(outputs)
 
     (given,) = model.inputs
+    name = re.sub(r"\W", "_", given.name)  # A signature has no spaces.
     # Of an open batch, the device would have to compute shapes.
-    spec = tf.TensorSpec((1, *given.shape[1:]), given.dtype, name=given.name)
+    spec = tf.TensorSpec((1, *given.shape[1:]), given.dtype, name=name)
     function = tf.function(call, autograph=False).get_concrete_function(spec)
     graph = function.graph.as_graph_def()
     inner = (node for part in graph.library.function for node in part.node_def)
