@@ -32,8 +32,9 @@ class Resume(keras.callbacks.Callback):
     deletes its files at the end.
 
     Put it last in the list of callbacks, as it saves what the others have logged. What
-    `fit` shuffles itself (arrays, with ``shuffle=True``, its default) comes in another
-    order after a kill: pass ``shuffle=False``, or `data` made by `keras_spos.data`.
+    `fit` shuffles itself (arrays, and batches of a `PyDataset` of your own, with
+    ``shuffle=True``, its default) comes in another order after a kill: pass
+    ``shuffle=False``, or `data` made by `keras_spos.data`.
     With ``steps_per_epoch``, data begins again at its first batch when a run goes on.
 
     Args:
