@@ -64,6 +64,20 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     collect_ignore = [f"test_{name}.py" for name in SAME_ON_EVERY_BACKEND]
 
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    _begin = tf.data.Dataset.__iter__
+
+    def _begin_untuned(dataset):
+        """Where all cores are busy, an iterator that is tuned may take seconds to end."""
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return _begin(dataset.with_options(options))
+
+    tf.data.Dataset.__iter__ = _begin_untuned
+
+
 def pytest_runtest_setup(item):
     """Before fixtures: a test draws alike in every run, and unlike the others."""
     keras.utils.set_random_seed(zlib.crc32(item.nodeid.encode()))
