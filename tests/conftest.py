@@ -70,7 +70,7 @@ if keras.backend.backend() == "tensorflow":
     _begin = tf.data.Dataset.__iter__
 
     def _begin_untuned(dataset):
-        """Where all cores are busy, an iterator that is tuned may take seconds to end."""
+        """Where all cores are busy, a tuned iterator may take many seconds to end."""
         options = tf.data.Options()
         options.autotune.enabled = False
         return _begin(dataset.with_options(options))
