@@ -55,9 +55,9 @@ def converted(model, images):
     try:
         return convert(converter, images, measure=True)
     except Exception as error:
+        reason, _, _ = str(error).partition("\n")
         raise ValueError(
-            f"TensorFlow Lite does not take {model.name!r}: "
-            f"{str(error).splitlines()[0]} {_ONNX}"
+            f"TensorFlow Lite does not take {model.name!r}: {reason} {_ONNX}"
         ) from error
 
 
