@@ -318,8 +318,8 @@ def test_predict_and_evaluate_see_every_image(arrays):
     assert loss == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
 
 
-def test_no_thread_outlasts_an_epoch_in_tensorflow(arrays):
-    """One that tunes the pipeline may sleep for as long as the epoch took."""
+def test_tensorflow_tunes_nothing(arrays):
+    """The end of an epoch may wait for the thread that does, for as long as it took."""
     pytest.importorskip("tensorflow")
     options = data.training(arrays, 8).get_tf_dataset().options()
     assert options.autotune.enabled is False

@@ -43,9 +43,8 @@ def converted(model, images):
     # Of an open batch, the device would have to compute shapes.
     spec = tf.TensorSpec((1, *given.shape[1:]), given.dtype, name=name)
     function = tf.function(call, autograph=False).get_concrete_function(spec)
-    graph = function.graph.as_graph_def()
-    inner = (node for part in graph.library.function for node in part.node_def)
-    if any(node.op in ("While", "StatelessWhile") for node in (*graph.node, *inner)):
+    kinds = {operation.type for operation in function.graph.get_operations()}
+    if kinds & {"While", "StatelessWhile"}:
         # Measuring ranges inside of one, the calibrator dies, and Python with it.
         raise ValueError(
             f"Expected a model without loops. Received: {model.name!r}, in which there "
