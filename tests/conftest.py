@@ -17,11 +17,12 @@ if os.environ.get("KERAS_BACKEND") == "jax":
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Tests compile much and compute little.
-quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if os.environ.get("KERAS_BACKEND") == "jax":
-    quick += " --xla_cpu_use_fusion_emitters=false"
-    quick += " --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("XLA_FLAGS", quick)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * (os.environ.get("KERAS_BACKEND") == "jax"),
+)
 
 import keras
 import pytest

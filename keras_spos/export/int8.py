@@ -16,7 +16,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_spos.export import tflite_direct
+from keras_spos.export import tf_keras_tuning, tflite_direct
 from keras_spos.export.int8_arguments import (
     calibration_images,
     check_model,
@@ -71,8 +71,10 @@ def to_int8(
     A path that ends in ``.tflite`` is written by TensorFlow Lite's converter, for one
     image at a time; its outputs are called "output_0" and so on. With `training` (and
     on other backends than TensorFlow) it is written from a copy of the model in
-    tf_keras, which knows fewer layers, and is first tuned by quantization-aware
-    training (tensorflow-model-optimization); the model given is left as it is. A path
+    tf_keras, and first tuned by quantization-aware training
+    (tensorflow-model-optimization); the model given is left as it is. The copy has
+    convolutions of images, dense layers, batch norms, and whatever has no weights (of
+    that, on other backends, the common layers alone); other layers are refused. A path
     that ends in ``.onnx`` is written by ONNX Runtime's post-training quantizer. Inputs
     and outputs stay float32. TensorFlow Lite rounds outputs to 256 levels, within the
     range that they had on the representative data.
@@ -233,7 +235,7 @@ def _write_tflite(model, images, path, tuning):
         else:
             copy, difference = _checked_twin(model, images)
             if tuning is not None:
-                copy = _tuned(copy, images, *tuning)
+                copy = tf_keras_tuning.tuned(copy, images, *tuning)
             converter = tf.lite.TFLiteConverter.from_keras_model(copy)
             contents = tflite_direct.convert(converter, images, tuning is None)
     with open(path, "wb") as file:
@@ -256,86 +258,6 @@ def _checked_twin(model, images):
             "the largest output. No file was written."
         )
     return copy, difference
-
-
-def _tuned(copy, images, x, y, epochs, batch_size, learning_rate):
-    """Quantization-aware training of a tf_keras model, from ranges on some images."""
-    import tf_keras
-
-    tfmot = require("tensorflow_model_optimization", "'keras_spos[int8]'")
-    tools = tfmot.quantization.keras
-
-    class AsItIs(tools.QuantizeConfig):
-        """For slices: what comes in is quantized already."""
-
-        def get_weights_and_quantizers(self, layer):
-            return []
-
-        def get_activations_and_quantizers(self, layer):
-            return []
-
-        def set_quantize_weights(self, layer, quantize_weights):
-            pass
-
-        def set_quantize_activations(self, layer, quantize_activations):
-            pass
-
-        def get_output_quantizers(self, layer):
-            return []
-
-        def get_config(self):
-            return {}
-
-    classes = {type(layer) for layer in copy.layers}
-    slices = {c.__name__: c for c in classes if c.__name__ == "Slice"}
-
-    def annotate(layer):
-        if type(layer).__name__ == "Slice":
-            return tools.quantize_annotate_layer(layer, AsItIs())
-        return tools.quantize_annotate_layer(layer)
-
-    with tools.quantize_scope({**slices, "AsItIs": AsItIs}):
-        annotated = tf_keras.models.clone_model(copy, clone_function=annotate)
-        model = tools.quantize_apply(annotated)
-    _set_ranges(model, copy, images)
-    model.compile(
-        tf_keras.optimizers.SGD(learning_rate, momentum=0.9),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    x = np.asarray(x, "float32")
-    model.fit(x, np.asarray(y), batch_size=batch_size, epochs=epochs, verbose=0)
-    return model
-
-
-def _set_ranges(model, copy, images):
-    """Begins with the ranges that activations have in the float network.
-
-    tfmot begins with -6 to 6, and a step takes a thousandth of the way from there.
-    """
-    import tensorflow as tf
-    import tf_keras
-
-    def of_each_image(reduce, layer):
-        calls = [layer.get_output_at(i) for i in range(len(layer.inbound_nodes))]
-        return [reduce(x, range(1, len(x.shape))) for x in calls]
-
-    ends = {
-        layer.name: [of_each_image(r, layer) for r in (tf.reduce_min, tf.reduce_max)]
-        for layer in copy.layers
-    }
-    ranges = tf_keras.Model(copy.input, ends).predict(images, verbose=0)
-    for wrapper in model.layers:
-        name = getattr(wrapper, "layer", wrapper).name
-        if name not in ranges:
-            continue
-        lowest, highest = ranges[name]
-        for weight in wrapper.weights:
-            kind = weight.name.split("/")[-1].split(":")[0]
-            # Of outputs, not of kernels; zero is in every range.
-            if kind in ("output_min", "post_activation_min"):
-                weight.assign(min(np.min(lowest), 0.0))
-            elif kind in ("output_max", "post_activation_max"):
-                weight.assign(max(np.max(highest), 0.0))
 
 
 def _run_tflite(path, images):

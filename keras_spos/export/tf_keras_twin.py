@@ -5,50 +5,22 @@ Example:
     >>> copy(images)  # equals model(images)                       # doctest: +SKIP
 """
 
+import collections
+import itertools
+
 import keras
 import numpy as np
 from keras import layers
 from keras.src.ops import core
 from keras.src.ops import numpy as functions
 
-from keras_spos.graph import nodes
-
-# What a layer of either Keras is made of; names of layers and arguments are the same.
-_COMMON = {
-    layers.Activation: ("activation",),
-    layers.Add: (),
-    layers.AveragePooling2D: ("pool_size", "strides", "padding"),
-    layers.BatchNormalization: ("axis", "momentum", "epsilon", "center", "scale"),
-    layers.Concatenate: ("axis",),
-    layers.Conv2D: (
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "dilation_rate",
-        "groups",
-        "activation",
-        "use_bias",
-    ),
-    layers.Dense: ("units", "activation", "use_bias"),
-    layers.DepthwiseConv2D: (
-        "kernel_size",
-        "strides",
-        "padding",
-        "depth_multiplier",
-        "dilation_rate",
-        "activation",
-        "use_bias",
-    ),
-    layers.Dropout: ("rate",),
-    layers.Flatten: (),
-    layers.GlobalAveragePooling2D: ("keepdims",),
-    layers.MaxPooling2D: ("pool_size", "strides", "padding"),
-    layers.Multiply: (),
-    layers.ReLU: ("max_value", "negative_slope", "threshold"),
-    layers.Reshape: ("target_shape",),
-    layers.ZeroPadding2D: ("padding",),
-}
+from keras_spos.export.tf_keras_layers import (
+    PAIRWISE,
+    counterparts,
+    operation_maker,
+    pair_layer,
+)
+from keras_spos.graph import flatten_inputs, functional, has_own_call, nodes
 
 
 def twin(model):
@@ -58,94 +30,82 @@ def twin(model):
         model: The model; one input.
 
     Returns:
-        A `tf_keras.Model`.
+        A `tf_keras.Model`. A layer that is called twice is two there, each of which can
+        have levels of its own. What has no counterpart is a layer `Operation`, which
+        has `moves`: whether it hands numbers on as they are.
 
     Raises:
-        ValueError: A layer has no counterpart.
+        ValueError: A layer with weights has no counterpart.
     """
     import tf_keras
 
     (symbolic,) = model.inputs
     inputs = tf_keras.Input(symbolic.shape[1:], dtype=symbolic.dtype, name="image")
-    tensors = {id(symbolic): inputs}
-    made = {}
+    outputs = _outputs(model, [inputs], operation_maker())
+    return tf_keras.Model(inputs, outputs)
+
+
+def _outputs(model, inputs, make):
+    """What comes out of a model that tensors of tf_keras go into.
+
+    Args:
+        model: A model, or one within it.
+        inputs: The tensors.
+        make: An `operation_maker`.
+    """
+    model = functional(model)
+    tensors = dict(zip(map(id, model.inputs), inputs, strict=True))
+    read = [id(tensor) for node in nodes(model) for tensor in node.input_tensors]
+    readers = collections.Counter([*read, *map(id, model.outputs)])
     for node in nodes(model):
         operation = node.operation
-        if type(operation) is core.Unstack:
-            _add_slices(node, tensors)
+        if len(node.outputs) > 1 and _add_slices(node, tensors, make):
             continue
-        if id(operation) not in made:
-            made[id(operation)] = _layer(operation, node)
-        values = [tensors[id(t)] for t in node.input_tensors]
-        new = made[id(operation)]
-        output = new(values if len(values) > 1 else values[0])
-        if getattr(operation, "weights", ()):
-            new.set_weights(operation.get_weights())
-        tensors[id(node.outputs[0])] = output
-    return tf_keras.Model(inputs, [tensors[id(t)] for t in model.outputs])
+        if isinstance(operation, keras.Model) and not has_own_call(operation):
+            given = flatten_inputs(
+                functional(operation), node.arguments.args, node.arguments.kwargs
+            )
+            values = [tensors[id(tensor)] for tensor in given]
+            results = _outputs(operation, values, make)
+        else:
+            values = [tensors[id(tensor)] for tensor in node.input_tensors]
+            while len(values) > 2 and type(operation) in PAIRWISE:
+                values = [pair_layer(operation)(values[:2]), *values[2:]]
+            result = values if len(values) > 1 else values[0]
+            alone = readers[id(node.input_tensors[0])] == 1
+            for layer, weights in counterparts(node, make, alone):
+                result = layer(result)
+                layer.set_weights(weights)
+            results = [result] if len(node.outputs) == 1 else result
+        tensors.update(zip(map(id, node.outputs), results, strict=True))
+    return [tensors[id(tensor)] for tensor in model.outputs]
 
 
-def slice_layer():
-    """The tf_keras layer that takes a slice, as a class."""
-    import tf_keras
+def _add_slices(node, tensors, make):
+    """Takes the place of channels that are split, or reshaped and unstacked.
 
-    class Slice(tf_keras.layers.Layer):
-        """Takes every `step`-th channel from `start`."""
-
-        def __init__(self, start, step, **kwargs):
-            super().__init__(**kwargs)
-            self.start, self.step = start, step
-
-        def call(self, inputs):
-            return inputs[..., self.start :: self.step]
-
-        def get_config(self):
-            config = {"start": self.start, "step": self.step}
-            return {**super().get_config(), **config}
-
-    return Slice
-
-
-def _layer(operation, node):
-    import tf_keras
-
-    kind = type(operation)
-    if kind is functions.GetItem:
-        return _slice(node)
-    if kind is functions.Add:
-        return tf_keras.layers.Add()
-    if kind not in _COMMON:
-        raise ValueError(
-            f"{operation.name!r} is a {kind.__name__}, which has no counterpart here "
-            "in tf_keras. Post-training quantization to ONNX (a path that ends in "
-            ".onnx) has more."
-        )
-    config = operation.get_config()
-    arguments = {key: config[key] for key in _COMMON[kind]}
-    return getattr(tf_keras.layers, kind.__name__)(name=operation.name, **arguments)
-
-
-def _slice(node):
-    key = node.arguments.args[1]
-    rest, last = key if isinstance(key, tuple) and len(key) == 2 else (None, key)
-    if rest is not Ellipsis or not isinstance(last, slice) or last.stop is not None:
-        raise ValueError(f"Expected a slice x[..., start::step]. Received: {key}")
-    return slice_layer()(last.start, last.step)
-
-
-def _add_slices(node, tensors):
-    """Takes the place of channels reshaped to ``[..., n / k, k]`` and unstacked."""
-    (reshaped,) = node.input_tensors
-    history = reshaped._keras_history
-    before = history.operation._inbound_nodes[history.node_index]
-    if type(history.operation) is not layers.Reshape or node.operation.axis != -1:
-        raise ValueError(
-            "Expected channels to be reshaped and unstacked. Received: unstack along "
-            f"axis {node.operation.axis} of the output of {history.operation.name!r}."
-        )
-    source = tensors[id(before.input_tensors[0])]
-    for start, output in enumerate(node.outputs):
-        tensors[id(output)] = slice_layer()(start, len(node.outputs))(source)
+    Returns whether the node is that.
+    """
+    operation, parts, slices = node.operation, len(node.outputs), None
+    source = node.input_tensors[0]
+    if type(operation) is functions.Split and operation.axis in (-1, source.ndim - 1):
+        ends = np.cumsum([0, *(output.shape[-1] for output in node.outputs)])
+        slices = [slice(*pair) for pair in itertools.pairwise(ends)]
+    if type(operation) is core.Unstack and operation.axis == -1:
+        # Of shape [..., n / parts, parts].
+        history = source._keras_history
+        before = history.operation._inbound_nodes[history.node_index]
+        shape = (*source.shape[:-2], source.shape[-2] * parts)
+        if type(history.operation) is layers.Reshape:
+            (source,) = before.input_tensors
+            if source.shape == shape:
+                slices = [slice(start, None, parts) for start in range(parts)]
+    if slices is None:
+        return False
+    for output, part in zip(node.outputs, slices, strict=True):
+        take = make(lambda x, part=part: x[..., part], moves=True)
+        tensors[id(output)] = take(tensors[id(source)])
+    return True
 
 
 def largest_difference(model, copy, images):
