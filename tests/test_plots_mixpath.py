@@ -33,7 +33,7 @@ def test_histograms_of_many_names():
 def test_ratios_of_shadow_batch_norms():
     two = np.array([1.0, -2.0, 4.0])
     figure = plots.plot_shadow_parameters(
-        {"mean": (two / 2, two), "scale": (two * 1.1, two)},
+        {"mean": ((two / 2).tolist(), two.tolist()), "scale": (two * 1.1, two)},
         expected={"mean": 0.5, "scale": 1.0},
     )
     (top, _, ratios, scales) = figure.axes

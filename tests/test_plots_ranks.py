@@ -53,15 +53,17 @@ def test_search_curves_that_lose_nothing():
 def test_what_was_found(tmp_path):
     costs, truth = np.arange(40) * 1e6, np.linspace(10, 90, 40)
     found = {"evolution": [(3e6, 70.0), (5e6, 80.0), (3e6, 70.0)], "random": [(1e6, 5)]}
+    found["another"] = []
     file = tmp_path / "found.png"
     figure = plots.plot_found(costs, truth, found, file, limits=[6e6, 9e6])
     (axes,) = figure.axes
-    everything, evolution, random = axes.collections
+    everything, evolution, random, another = axes.collections
     np.testing.assert_array_equal(everything.get_offsets(), np.stack([costs, truth], 1))
     # What was found twice is drawn once, larger.
     assert evolution.get_offsets().tolist() == [[3e6, 70], [5e6, 80]]
     twice, once = evolution.get_sizes()
     assert twice > once and random.get_offsets().tolist() == [[1e6, 5]]
+    assert not len(another.get_offsets())
     assert [line.get_xdata()[0] for line in axes.lines] == [6e6, 9e6]
     low, high = axes.get_ylim()
     assert low < 5 and high > 90

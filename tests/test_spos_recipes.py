@@ -52,6 +52,11 @@ def test_table_6_says_which_network_it_trained(depth):
         assert note.endswith(f"figures are ImageNet's, of ResNet-{depth}.")
 
 
+def test_table_6_knows_no_accuracy_from_none():
+    assert spos_table6._inherited({"inherited": 0.0}) == 0.0
+    assert spos_table6._inherited({}) == "not in the space"
+
+
 def test_table_7_with_recompute_is_measured_anew(smoke, monkeypatch):
     def measured(method, args):
         figures = dict.fromkeys(("bytes", "seconds", "seconds_a_path"), 1.0)

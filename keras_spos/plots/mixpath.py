@@ -59,11 +59,12 @@ def plot_shadow_parameters(parts, expected=None, path=None):
         A `Figure`.
     """
     figure, axes = _panels(len(parts), (2.7 * len(parts), 5.2), rows=2)
-    for column, (name, (one, two)) in enumerate(parts.items()):
+    for column, (name, pair) in enumerate(parts.items()):
+        one, two = map(np.asarray, pair)
         top, bottom = axes[0][column], axes[1][column]
         order = np.argsort(two)
-        top.plot(np.asarray(one)[order], color=COLORS[0], label="one path", linewidth=1)
-        top.plot(np.asarray(two)[order], color=COLORS[1], label="two paths")
+        top.plot(one[order], color=COLORS[0], label="one path", linewidth=1)
+        top.plot(two[order], color=COLORS[1], label="two paths")
         top.set_title(name, loc="left", fontweight="bold")
         top.set_xlabel("channel, sorted")
         ratio = one / two

@@ -136,6 +136,7 @@ def plot_found(
         axes.axvline(limit, color=GREY, linestyle=(0, (4, 2)), linewidth=1.3)
     for (name, pairs), color in zip(found.items(), palette(len(found)), strict=True):
         # Searches find some networks again and again: these are larger.
+        pairs = np.reshape(pairs, (-1, 2))  # There may be none.
         pairs, times = np.unique(pairs, axis=0, return_counts=True)
         size = 18 * np.sqrt(times)
         axes.scatter(*pairs.T, s=size, color=color, edgecolors="w", label=name)
