@@ -154,6 +154,20 @@ def test_a_label_for_each_pixel(ending, tmp_path):
         to_int8(model, x, path, validation=(x, y[:, 0, 0]))
 
 
+def test_probabilities_are_tuned_as_such(tmp_path):
+    pytest.importorskip("tensorflow_model_optimization")
+    logits = images_of_labels()
+    outputs = layers.Softmax()(2 * logits.outputs[0])
+    # Without this, tf_keras finds the softmax by itself.
+    model = keras.Model(logits.inputs, layers.Reshape((*SHAPE[:2], 4))(outputs))
+    x, y = colours(20)
+    other = x, np.broadcast_to((y[:, None, None] + 1) % 4, (20, *SHAPE[:2]))
+    arguments = {"epochs": 9, "batch_size": 5, "learning_rate": 0.1}
+    path = tmp_path / "net.tflite"
+    report = to_int8(model, x, path, other, validation=other, **arguments)
+    assert report.accuracy_before == 0 and report.accuracy_after > 0.9
+
+
 @pytest.mark.parametrize("ending", ["onnx", "tflite"])
 def test_several_outputs(ending, tmp_path):
     if ending == "tflite":

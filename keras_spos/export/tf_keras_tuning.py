@@ -54,11 +54,18 @@ def tuned(copy, images, x, y, epochs, batch_size, learning_rate):
     _set_ranges(model, copy, images)
     model.compile(
         tf_keras.optimizers.SGD(learning_rate, momentum=0.9),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        tf_keras.losses.SparseCategoricalCrossentropy(
+            from_logits=not _are_probabilities(copy.predict(images, verbose=0))
+        ),
     )
     x = np.asarray(x, "float32")
     model.fit(x, np.asarray(y), batch_size=batch_size, epochs=epochs, verbose=0)
     return model
+
+
+def _are_probabilities(outputs):
+    """Whether a model ends in a softmax, whatever that is made of."""
+    return np.all(outputs >= 0) and np.allclose(outputs.sum(-1), 1, atol=1e-3)
 
 
 def _configs(tools):
