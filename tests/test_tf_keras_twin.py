@@ -145,3 +145,18 @@ def test_all_numbers_are_integers_after_tuning(net, tmp_path):
     spread = np.std(expected, axis=0).mean()
     difference = int8._run_tflite(path, images) - expected
     assert np.std(difference, axis=0).mean() < 0.1 * spread
+
+
+def test_images_of_bytes(tmp_path):
+    pytest.importorskip("tensorflow_model_optimization")
+    inputs = keras.Input(SHAPE, dtype="uint8")
+    x = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    model.set_weights([np.array([[-1, 1]] * 3), np.array([1.5, -1.5])])
+    images = np.random.default_rng(0).integers(0, 256, (40, *SHAPE)).astype("uint8")
+    images[::2] //= 2
+    data = images, np.arange(40) % 2
+    path = tmp_path / "net.tflite"
+    report = to_int8(model, images, path, data, validation=data, learning_rate=0.0)
+    assert report.twin_difference < 1e-5
+    assert report.accuracy_before == report.accuracy_after

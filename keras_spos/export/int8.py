@@ -76,8 +76,9 @@ def to_int8(
     convolutions of images, dense layers, batch norms, and whatever has no weights (of
     that, on other backends, the common layers alone); other layers are refused. A path
     that ends in ``.onnx`` is written by ONNX Runtime's post-training quantizer. Inputs
-    and outputs stay float32. TensorFlow Lite rounds outputs to 256 levels, within the
-    range that they had on the representative data.
+    stay what they are (from a copy, float32), and outputs float32. TensorFlow Lite
+    rounds outputs to 256 levels, within the range that they had on the representative
+    data.
 
     Args:
         model: A Functional model of one input, such as ``net.extract(path)``. With
@@ -237,6 +238,7 @@ def _write_tflite(model, images, path, tuning):
             if tuning is not None:
                 copy = tf_keras_tuning.tuned(copy, images, *tuning)
             converter = tf.lite.TFLiteConverter.from_keras_model(copy)
+            images = images.astype("float32")
             contents = tflite_direct.convert(converter, images, tuning is None)
     with open(path, "wb") as file:
         file.write(contents)
@@ -271,7 +273,7 @@ def _run_tflite(path, images):
     interpreter.allocate_tensors()
     outputs = []
     for image in images:
-        interpreter.set_tensor(given["index"], image[None])
+        interpreter.set_tensor(given["index"], image[None].astype(given["dtype"]))
         interpreter.invoke()
         outputs.append(interpreter.get_tensor(result["index"]))
     return np.concatenate(outputs)

@@ -30,9 +30,10 @@ def twin(model):
         model: The model; one input.
 
     Returns:
-        A `tf_keras.Model`. A layer that is called twice is two there, each of which can
-        have levels of its own. What has no counterpart is a layer `Operation`, which
-        has `moves`: whether it hands numbers on as they are.
+        A `tf_keras.Model` that takes float32, even if the model takes bytes. A layer
+        that is called twice is two there, each of which can have levels of its own.
+        What has no counterpart is a layer `Operation`, which has `moves`: whether it
+        hands numbers on as they are.
 
     Raises:
         ValueError: A layer with weights has no counterpart.
@@ -40,7 +41,7 @@ def twin(model):
     import tf_keras
 
     (symbolic,) = model.inputs
-    inputs = tf_keras.Input(symbolic.shape[1:], dtype=symbolic.dtype, name="image")
+    inputs = tf_keras.Input(symbolic.shape[1:], name="image")
     outputs = _outputs(model, [inputs], operation_maker())
     return tf_keras.Model(inputs, outputs)
 
