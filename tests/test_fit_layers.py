@@ -377,6 +377,24 @@ def test_crossentropies_of_probabilities_near_zero(recompute, kind):
         np.testing.assert_allclose(a, b, 1e-4, 1e-4)
 
 
+def test_of_equal_layers_the_last_gives_logits():
+    """The first probabilities are numbers like others, read by the second block."""
+    x = inputs = keras.Input((4,))
+    for name in "ab":
+        x = ks.ChoiceBlock([keras.layers.Dense(4), keras.layers.ReLU()], name=name)(x)
+        x = keras.layers.Dense(4, "softmax")(x)
+    net = ks.Supernet(inputs, x)
+    net.sampler = FromList([(0, 0)])
+    randomize(net, scale=2.0)
+    stock = net.extract((0, 0))
+    images, labels = data(8, (4,))
+    losses = []
+    for model in (net, stock):
+        model.compile(SGD(0.1), "sparse_categorical_crossentropy")
+        losses.append([model.train_on_batch(images, labels) for _ in range(3)])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 def test_a_mean_of_softmaxes_is_none():
     """It has no logits, as Keras' average of two such layers has none."""
     inputs = keras.Input((3,))

@@ -227,6 +227,14 @@ def test_statistics_with_renormalization_or_without_averages(path, images):
         assert all(norm.renorm or norm.momentum == 1.0 for norm in norms(found))
 
 
+def test_averages_that_overflowed_are_forgotten(net, images):
+    model = net.extract((0,) * net.space.num_decisions)
+    expected = statistics(recalibrate(model, images))
+    for norm in norms(model):
+        norm.moving_variance.assign(np.full(norm.moving_variance.shape, np.inf))
+    assert_equal_statistics(statistics(recalibrate(model, images)), expected)
+
+
 @pytest.mark.parametrize("empty", [np.zeros((0, *SHAPE)), []])
 def test_empty_calibration_set(net, empty):
     with pytest.raises(ValueError, match="needs training images.*Received: an empty"):
