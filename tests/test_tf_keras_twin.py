@@ -28,7 +28,8 @@ def test_slices_sums_and_layers_used_twice_in_tf_keras():
     inputs = keras.Input(SHAPE)
     x, shared = layers.Conv2D(6, 1)(inputs), layers.Conv2D(2, 1)
     outputs = shared(x[..., ::2]) + shared(x[..., 1::2]) + shared(x[..., 3:])
-    twin_of(randomize(keras.Model(inputs, outputs)))
+    parts = x[..., 1:3, ::2], x[..., 0, :], x[:, ::2], x[:, 1]
+    twin_of(randomize(keras.Model(inputs, [outputs, *parts])))
 
 
 def test_a_layer_that_is_another_in_tf_keras(monkeypatch):

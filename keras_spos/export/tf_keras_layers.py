@@ -42,7 +42,6 @@ _ALIKE = (
     layers.ZeroPadding2D,
 )
 
-
 # Activations that quantization-aware training knows inside of a layer.
 _INSIDE = ("linear", "relu", "softmax", "sigmoid", "tanh")
 
@@ -243,12 +242,11 @@ def _activation(function, name, shape, make):
 
 def _call(node, make):
     """A layer that calls the operation itself."""
-    operation, key = node.operation, None
+    operation = node.operation
     if type(operation) is functions.GetItem:
-        key = node.arguments.args[1]
-        key = key[1] if isinstance(key, tuple) and key[:1] == (...,) else None
-    if isinstance(key, slice):  # In any backend.
-        return make(lambda x: x[..., key], moves=True), []
+        match node.arguments.args[1]:
+            case (rest, slice() as channels) if rest is ...:  # In any backend.
+                return make(lambda x: x[..., channels], moves=True), []
     # What a `Normalization` reads are constants.
     if type(operation) is not layers.Normalization and getattr(
         operation, "weights", ()

@@ -9,7 +9,7 @@ import numpy as np
 from keras_spos.optional import require
 
 # What tfmot knows together with a batch norm after it.
-_FOLDING = ("Conv2D", "Dense", "DepthwiseConv2D", "SeparableConv2D")
+_FOLDING = ("Conv2D", "Dense", "DepthwiseConv2D")
 
 # Integers come out on the levels on which they went in.
 _LEVELS_OF_INPUT = ("AveragePooling2D", "Maximum", "Minimum", "UpSampling2D")
@@ -110,16 +110,14 @@ def _known(layer):
         default_8bit_quantize_registry as registry,
     )
 
-    kind = type(layer).__name__
-    if kind == "BatchNormalization":
+    if type(layer).__name__ == "BatchNormalization":
         before = layer.inbound_nodes[0].inbound_layers
         return (
             type(before).__name__ in _FOLDING
             and before.activation.__name__ == "linear"
             and len(before.outbound_nodes) == 1
         )
-    known = registry.Default8BitQuantizeRegistry()
-    return kind == "SeparableConv2D" or known.supports(layer)
+    return registry.Default8BitQuantizeRegistry().supports(layer)
 
 
 def _set_ranges(model, copy, images):
