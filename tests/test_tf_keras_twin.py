@@ -161,3 +161,26 @@ def test_images_of_bytes(tmp_path):
     report = to_int8(model, images, path, data, validation=data, learning_rate=0.0)
     assert report.twin_difference < 1e-5
     assert report.accuracy_before == report.accuracy_after
+
+
+def test_factors_are_not_trained(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_model_optimization")
+    from keras_spos.export import tf_keras_tuning
+
+    kept = []
+
+    def tuned(*args):
+        kept.append(before(*args))
+        return kept[0]
+
+    before = tf_keras_tuning.tuned
+    monkeypatch.setattr(tf_keras_tuning, "tuned", tuned)
+    inputs = keras.Input(SHAPE)
+    x = conv(layers.Rescaling(1 / 255, 0.5)(inputs))
+    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    model = randomize(keras.Model(inputs, outputs))
+    data = 255 * IMAGES, [0, 1, 1]
+    to_int8(model, data[0], tmp_path / "a.tflite", data, epochs=2, learning_rate=0.01)
+    values = {w.name.split("/")[-1]: w.numpy() for w in kept[0].weights}
+    assert np.allclose(values["depthwise_kernel:0"], 1 / 255, 1e-6)
+    assert not np.allclose(values["kernel:0"], model.layers[-1].kernel)

@@ -201,7 +201,10 @@ def _affine(channels, factor, offset=None):
     """Each channel times a factor, plus an offset: a depthwise convolution of 1x1."""
     import tf_keras
 
-    layer = tf_keras.layers.DepthwiseConv2D(1, use_bias=offset is not None)
+    # Constants: of a factor of 1/255, the gradients would be those of 255.
+    layer = tf_keras.layers.DepthwiseConv2D(
+        1, use_bias=offset is not None, trainable=False
+    )
     weights = [np.broadcast_to(np.float32(factor), channels).reshape(1, 1, -1, 1)]
     if offset is not None:
         weights.append(np.broadcast_to(np.float32(offset), channels))

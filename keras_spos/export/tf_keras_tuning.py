@@ -51,6 +51,11 @@ def tuned(copy, images, x, y, epochs, batch_size, learning_rate):
     with tools.quantize_scope(scope):
         annotated = tf_keras.models.clone_model(copy, clone_function=annotate)
         model = tools.quantize_apply(annotated)
+    for wrapper in model.layers:
+        if not getattr(wrapper, "layer", wrapper).trainable:
+            # tfmot trains all that it rounds.
+            wrapper._non_trainable_weights += wrapper._trainable_weights
+            wrapper._trainable_weights.clear()
     _set_ranges(model, copy, images)
     model.compile(
         tf_keras.optimizers.SGD(learning_rate, momentum=0.9),
